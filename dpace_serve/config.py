@@ -1,0 +1,181 @@
+"""Typed configuration: a YAML file plus dotted overrides, and an unknown key is an error."""
+
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dpace_serve.errors import ConfigError
+
+
+class Config(BaseModel):
+    """Base of every configuration: frozen, closed against unknown keys, every number finite."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        validate_default=True,
+        allow_inf_nan=False,
+    )
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+class ServeConfig(Config):
+    """Everything `dpace serve` decides; what it does not name is the engine's own default."""
+
+    target: str
+    """Folder or hub name of the target model."""
+    drafter: Path | None = None
+    """Folder of the drafter; none serves the target without speculation."""
+    drafter_name: str | None = None
+    """Name of the drafter in labels and results; its folder's name when not given."""
+    served_model_name: str | None = None
+    """Model name that clients use; the target's own name when not given."""
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    """Port to listen on."""
+    dtype: str = "auto"
+    """Number format the engine computes in."""
+    eager: bool = False
+    """Run without compilation and captured graphs: starts sooner, steps take longer."""
+    num_draft_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Draft tokens per block; the drafter's block size - 1 when not given."""
+    workloads: tuple[str, ...] = (
+        "json", "csv", "sql", "dates", "units", "arithmetic", "letters", "code",
+    )  # fmt: skip
+    """Workload labels that a request may carry; any other tag is counted as `other`."""
+    shutdown_timeout_seconds: Annotated[int, Field(ge=0)] = 30
+    """How long SIGTERM lets running answers finish before they are cancelled."""
+    engine_args: tuple[str, ...] = ()
+    """Further arguments for the engine's own server, passed on as they are."""
+
+
+def load_config(schema: type[ConfigT], path: Path | None, overrides: Sequence[str]) -> ConfigT:
+    """Read a YAML file, apply `dotted.key=value` overrides, and check the result.
+
+    Args:
+        schema: Configuration class to fill.
+        path: YAML file; none starts from the defaults.
+        overrides: Assignments; each value is read as YAML.
+
+    Raises:
+        ConfigError: If the file cannot be read, a key is unknown or a value is out of bounds.
+    """
+    values = _read_yaml(path) if path is not None else {}
+    for override in overrides:
+        _apply_override(values, override)
+    sources = ([str(path)] if path is not None else []) + (["the command"] if overrides else [])
+    return build_config(schema, values, source=" and ".join(sources) or "the defaults")
+
+
+def build_config(schema: type[ConfigT], values: dict[str, Any], *, source: str) -> ConfigT:
+    """Check a mapping against a configuration class, with one clear line on the first mistake.
+
+    An unknown key comes before any other mistake: a misspelt key is also the reason why the right
+    one is missing.
+
+    Raises:
+        ConfigError: If a key is unknown, missing or out of bounds.
+    """
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        errors = error.errors()
+        first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+        key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+        if first["type"] == "missing":
+            raise ConfigError(f"{source}: {key} is not set and has no default. Set it.") from None
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(_known_keys(schema, first["loc"]))
+            raise ConfigError(
+                f"{source}: unknown key {key}. Known keys there: {known}. Remove or rename it."
+            ) from None
+        raise ConfigError(
+            f"{source}: {key}: {first['msg']}, got {_short(first['input'])}. Correct the value."
+        ) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = _parse_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}). Check the path.") from None
+    except (yaml.YAMLError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not valid YAML ({reason}). Correct the file.") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{path}: must hold a mapping, holds a {type(values).__name__}. Write `key: value`."
+        )
+    return values
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    # YAML keeps the last of two equal keys without a word.
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value} stands there twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _parse_yaml(text: str) -> Any:  # noqa: ANN401 - YAML holds values of any type
+    return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a subclass of the safe loader
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"override {override!r} must read key=value. Write for example a.b=1.")
+    try:
+        value = _parse_yaml(text)
+    except (yaml.YAMLError, ValueError):
+        raise ConfigError(
+            f"override {override!r}: the value is not valid YAML. Quote it."
+        ) from None
+    *parents, last = key.split(".")
+    inner = values
+    for parent in parents:
+        if inner.get(parent) is None:  # absent, or a group whose lines are all commented out
+            inner[parent] = {}
+        inner = inner[parent]
+        if not isinstance(inner, dict):
+            raise ConfigError(
+                f"override {override!r}: {parent} is a value, not a group of settings. "
+                "Drop what follows its name."
+            )
+    inner[last] = value
+
+
+def _known_keys(schema: type[Config], location: tuple[int | str, ...]) -> list[str]:
+    current = schema
+    for part in location[:-1]:
+        field = current.model_fields.get(str(part))
+        if field is not None:  # else an index into a list or table
+            current = _config_inside(field.annotation) or current
+    return sorted(current.model_fields)
+
+
+def _config_inside(annotation: object) -> type[Config] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return annotation
+    return next(filter(None, map(_config_inside, get_args(annotation))), None)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,77 @@
+"""The import rules hold on a clean tree, and each one breaks when it is violated."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# The smallest tree the rules can be read against; only imports matter in it.
+CLEAN_TREE = {
+    "dpace_serve/__init__.py": "",
+    "dpace_serve/errors.py": "",
+    "dpace_serve/config.py": "import dpace_serve.errors",
+    "dpace_serve/acceptance/__init__.py": "import dpace_serve.errors",
+    "dpace_serve/drafter/__init__.py": "import dpace_serve.config",
+    "dpace_serve/metrics/__init__.py": "import dpace_serve.acceptance, prometheus_client",
+    "dpace_serve/vllm_engine/__init__.py": "import vllm.config, dpace_serve.metrics",
+    "dpace_serve/demo/__init__.py": "import dpace_serve.drafter",
+    "dpace_serve/cli.py": "import dpace_serve.vllm_engine, dpace_training.cli",
+    "dpace_training/__init__.py": "",
+    "dpace_training/cli.py": "import dpace_serve.config, torch",
+}
+
+TRAINING_ON_TOP = "training sits on top of dpace_serve, never under it"
+ONE_WAY = "inside dpace_serve imports point one way"
+PLAIN_ACCEPTANCE = "acceptance arithmetic needs no framework"
+VLLM_IN_ONE_PLACE = "only dpace_serve.vllm_engine imports vllm"
+EVERY_RULE = {TRAINING_ON_TOP, ONE_WAY, PLAIN_ACCEPTANCE, VLLM_IN_ONE_PLACE}
+
+
+def broken_rules(folder: Path, planted: dict[str, str]) -> set[str]:
+    for name, source in (CLEAN_TREE | planted).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source + "\n", encoding="utf-8")
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
+    run = subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    verdicts = dict(re.findall(r"^(.+?) (KEPT|BROKEN)\b", run.stdout, flags=re.MULTILINE))
+    assert set(verdicts) == EVERY_RULE, run.stdout + run.stderr
+    broken = {rule for rule, verdict in verdicts.items() if verdict == "BROKEN"}
+    assert run.returncode == bool(broken)
+    return broken
+
+
+def test_a_clean_tree_keeps_every_rule(tmp_path):
+    assert broken_rules(tmp_path, {}) == set()
+
+
+@pytest.mark.parametrize(
+    ("planted", "rules"),
+    [
+        ({"dpace_serve/metrics/labels.py": "import dpace_training"}, {TRAINING_ON_TOP}),
+        ({"dpace_serve/drafter/write.py": "import dpace_serve.metrics"}, {ONE_WAY}),
+        ({"dpace_serve/drafter/write.py": "import dpace_serve.acceptance"}, {ONE_WAY}),
+        ({"dpace_serve/config.py": "import dpace_serve.cli"}, {ONE_WAY}),
+        ({"dpace_serve/unplaced.py": ""}, {ONE_WAY}),
+        ({"dpace_serve/acceptance/fast.py": "import torch"}, {PLAIN_ACCEPTANCE}),
+        ({"dpace_serve/demo/run.py": "from vllm import LLM"}, {VLLM_IN_ONE_PLACE}),
+        ({"dpace_training/data.py": "def f():\n    import vllm.config"}, {VLLM_IN_ONE_PLACE}),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_planted_violation_breaks_its_rule_and_no_other(tmp_path, planted, rules):
+    assert broken_rules(tmp_path, planted) == rules
