@@ -1,0 +1,1 @@
+"""What acceptance is: counts, requests and their statistics, in plain Python."""

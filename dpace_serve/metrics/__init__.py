@@ -1,0 +1,1 @@
+"""The `dpace_*` metrics: their names, and the exporter that counts them."""
