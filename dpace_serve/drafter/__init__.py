@@ -1,0 +1,1 @@
+"""What a drafter is on disk: the one contract that training and serving share."""

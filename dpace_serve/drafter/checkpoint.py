@@ -1,0 +1,159 @@
+"""Reads, checks and writes a drafter's folder: z-lab layout, `config.json` and safetensors.
+
+Importing and checking need no torch; only reading and writing the tensors themselves do.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dpace_serve.drafter.config import DrafterConfig
+from dpace_serve.drafter.layout import check_layout, default_target_layer_ids, tensor_shapes
+from dpace_serve.drafter.weight_files import (
+    INDEX_FILE,
+    SINGLE_FILE,
+    find_weight_files,
+    read_entries,
+    read_json,
+)
+from dpace_serve.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "CONFIG_FILE",
+    "DrafterConfig",
+    "default_target_layer_ids",
+    "read_config",
+    "read_tensors",
+    "revision",
+    "tensor_shapes",
+    "validate",
+    "write",
+]
+
+CONFIG_FILE = "config.json"
+_REVISION_DIGITS = 12
+_CHUNK_BYTES = 1 << 20
+
+
+def read_config(folder: Path) -> DrafterConfig:
+    """The drafter's configuration, without a look at its weights.
+
+    Raises:
+        CheckpointError: If the folder or file is missing, or the configuration breaks a rule.
+    """
+    _require_folder(folder)
+    path = folder / CONFIG_FILE
+    if not path.exists():
+        raise CheckpointError(
+            f"{folder}: no drafter, {CONFIG_FILE} is missing. Give the folder of an exported"
+            " drafter."
+        )
+    values = read_json(path)
+    try:
+        return DrafterConfig.from_dict(values)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def validate(folder: Path) -> DrafterConfig:
+    """Check configuration, files, the exact set of tensors, their shapes and number format.
+
+    Neither engine notices a missing tensor, so this is where it is found.
+
+    Raises:
+        CheckpointError: On the first thing wrong: what, where and what to do.
+    """
+    config = read_config(folder)
+    entries = read_entries(folder)
+    try:
+        check_layout(config, entries)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
+    return config
+
+
+def read_tensors(folder: Path) -> "dict[str, torch.Tensor]":
+    """All tensors of a drafter, on the CPU, after `validate`.
+
+    Raises:
+        CheckpointError: If the drafter is missing or damaged.
+    """
+    from dpace_serve.drafter import tensors  # torch is loaded only where tensors are
+
+    validate(folder)
+    return tensors.load(find_weight_files(folder))
+
+
+def write(folder: Path, config: DrafterConfig, tensors: "Mapping[str, torch.Tensor]") -> None:
+    """Write a drafter so that equal contents give equal bytes.
+
+    Nobody can read a mixture of an old and a new drafter: `config.json` goes first and comes
+    back last, and every file is complete before it gets its name.
+
+    Raises:
+        CheckpointError: If the tensors are not exactly those that `config` asks for.
+    """
+    from dpace_serve.drafter import tensors as torch_tensors
+
+    check_layout(config, torch_tensors.describe(tensors))
+    dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+    text = json.dumps({**config.to_dict(), "dtype": dtype}, indent=2, sort_keys=True) + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as made:
+        staged = Path(made)
+        torch_tensors.save(staged / SINGLE_FILE, tensors)
+        (staged / CONFIG_FILE).write_text(text, encoding="utf-8")
+        # safetensors makes files that only their owner may read; a server may be another user.
+        (staged / SINGLE_FILE).chmod((staged / CONFIG_FILE).stat().st_mode)
+        for name in (SINGLE_FILE, CONFIG_FILE):
+            _flush(staged / name)
+        (folder / CONFIG_FILE).unlink(missing_ok=True)
+        (folder / INDEX_FILE).unlink(missing_ok=True)
+        for stale in folder.glob("*.safetensors"):
+            stale.unlink()
+        for name in (SINGLE_FILE, CONFIG_FILE):
+            (staged / name).replace(folder / name)
+
+
+def revision(folder: Path) -> str:
+    """First 12 hex digits of the SHA-256 over `config.json` and the weight files, in name order.
+
+    For a single file: `cat config.json model.safetensors | sha256sum`.
+
+    Raises:
+        CheckpointError: If a file is missing or cannot be read.
+    """
+    _require_folder(folder)
+    digest = hashlib.sha256()
+    for path in [folder / CONFIG_FILE, *find_weight_files(folder)]:
+        try:
+            with path.open("rb") as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+        except OSError as error:
+            raise CheckpointError(
+                f"{path}: cannot be read ({error.strerror}). Check the drafter's folder."
+            ) from None
+    return digest.hexdigest()[:_REVISION_DIGITS]
+
+
+def _require_folder(folder: Path) -> None:
+    if not folder.exists():
+        raise CheckpointError(f"{folder}: the drafter's folder does not exist. Check the path.")
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{folder}: a drafter is a folder, this is a file. Give the folder around it."
+        )
+
+
+def _flush(path: Path) -> None:
+    """Force a file to the disk, so that a power cut cannot leave a named but empty one."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
