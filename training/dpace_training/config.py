@@ -1,0 +1,204 @@
+"""What one training run decides, part by part; the parts follow the data to the checkpoint."""
+
+import logging
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from dpace_serve.config import Config
+
+logger = logging.getLogger(__name__)
+
+WeightingName = Literal["uniform", "exp_decay", "dpace"]
+DpaceVariant = Literal["full", "cumulative_only", "continuation_only"]
+ReductionName = Literal["anchor_seq", "batch", "weight_sum", "token", "block"]
+
+GAMMA_BY_BLOCK_SIZE = {8: 4.0, 10: 5.0, 16: 7.0}
+
+
+class LossConfig(Config):
+    """The objective: position weights times token loss, reduced over blocks."""
+
+    weighting: WeightingName = "dpace"
+    """How much each draft position counts: `uniform`, `exp_decay` (DFlash) or `dpace`."""
+    gamma: Annotated[float, Field(gt=0)] | None = None
+    """Decay length of `exp_decay` in positions; follows the block size when not given."""
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Smoothing of `dpace`: 0 is the raw confidence product, 1 a fixed ladder."""
+    variant: DpaceVariant = "full"
+    """Which factors of the `dpace` weight are kept; the other two are ablations."""
+    reduction: ReductionName = "anchor_seq"
+    """What the summed block losses are divided by."""
+    blocks_per_chunk: Annotated[int, Field(ge=1)] = 64
+    """Blocks whose logits exist at the same time; only memory and speed depend on it."""
+
+    @model_validator(mode="after")
+    def _warn_of_legal_but_poor_values(self) -> "LossConfig":
+        if self.weighting == "dpace" and self.alpha == 0:
+            logger.warning(
+                "loss.alpha = 0 hardly trains late positions while confidence is low; "
+                "0.3 to 0.7 is stable."
+            )
+        if self.weighting == "exp_decay" and self.gamma is not None and not 2 <= self.gamma <= 20:
+            logger.warning("loss.gamma is usually between 2 and 20, got %s.", self.gamma)
+        return self
+
+    def resolved_gamma(self, num_draft_tokens: int) -> float:
+        """The decay length in positions: the given one, or the one that fits the block size.
+
+        Published drafters use 4 at block size 8, 5 at 10 and 7 at 16. Between these sizes gamma
+        lies on the straight line; below and above them it is proportional to the block size.
+
+        Source:
+            DFlash, arXiv 2602.06036.
+        """
+        if self.gamma is not None:
+            return self.gamma
+        return _gamma_for(num_draft_tokens + 1)
+
+
+def _gamma_for(block_size: int) -> float:
+    sizes = sorted(GAMMA_BY_BLOCK_SIZE)
+    low = max((size for size in sizes if size <= block_size), default=sizes[0])
+    high = min((size for size in sizes if size >= block_size), default=sizes[-1])
+    if low >= high:
+        return GAMMA_BY_BLOCK_SIZE[low] * block_size / low
+    share = (block_size - low) / (high - low)
+    return (1 - share) * GAMMA_BY_BLOCK_SIZE[low] + share * GAMMA_BY_BLOCK_SIZE[high]
+
+
+class RegenerateConfig(Config):
+    """How the target writes the answers that the drafter is trained on."""
+
+    enabled: bool = True
+    """Replace every answer by the target's own; false trains on the text as it is."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """Sampling temperature of the answers; 0 is greedy."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 256
+    """Longest answer in tokens; one that reaches it is kept without an end token."""
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    """Prompts answered at the same time."""
+    seed: int = 0
+    """Seed of sampled answers."""
+
+
+class DataConfig(Config):
+    """From conversations to token ids and the target's hidden states."""
+
+    conversations: Path
+    """JSONL file of conversations or plain completions."""
+    work: Path
+    """Folder for what `dpace prepare` makes: answers and hidden states."""
+    max_tokens: Annotated[int, Field(ge=2)] = 1024
+    """Documents are cut after this many tokens."""
+    regenerate: RegenerateConfig = RegenerateConfig()
+    """How the target answers the prompts."""
+    hidden_states: Literal["cache", "recompute"] = "cache"
+    """Keep the target's hidden states on disk (bf16) or compute them anew for each batch."""
+    target_batch_size: Annotated[int, Field(ge=1)] = 32
+    """Documents that the target reads at the same time."""
+    min_agreement: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """Warn when a smaller share of the trained tokens is the target's own first choice."""
+
+
+class DrafterShape(Config):
+    """Size of the drafter; what is not given follows the target."""
+
+    num_hidden_layers: Annotated[int, Field(ge=1)] = 5
+    """Layers of the drafter."""
+    block_size: Annotated[int, Field(ge=2)] = 16
+    """One anchor and block_size - 1 draft tokens."""
+    num_taps: Annotated[int, Field(ge=1)] = 5
+    """Target layers whose output the drafter reads, evenly spaced; see target_layer_ids."""
+    target_layer_ids: tuple[int, ...] | None = None
+    """These layers instead of num_taps evenly spaced ones; id i is the output of layer i."""
+    intermediate_size: Annotated[int, Field(ge=1)] | None = None
+    """Width of the feed-forward part; the target's when not given."""
+    num_attention_heads: Annotated[int, Field(ge=1)] | None = None
+    """Query heads; the target's when not given."""
+    num_key_value_heads: Annotated[int, Field(ge=1)] | None = None
+    """Key and value heads; the target's when not given."""
+    mask_token_id: Annotated[int, Field(ge=0)] | None = None
+    """Token put at the draft positions; the tokenizer's mask token, or its first unused id."""
+
+
+class FitConfig(Config):
+    """How the weights are fitted: order of the data, optimizer, schedule and what is saved."""
+
+    epochs: Annotated[int, Field(ge=1)] = 6
+    """Passes over the documents."""
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    """Stop, and end the learning-rate schedule, after this many optimizer steps."""
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    """Documents in one optimizer step."""
+    micro_batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Documents in one backward pass; all of the step's documents when not given."""
+    num_anchors: Annotated[int, Field(ge=1)] = 512
+    """Blocks drawn from one document in one epoch, at most."""
+    allow_tail: bool = False
+    """Let the last blocks run out of the document, unsupervised there."""
+    learning_rate: Annotated[float, Field(gt=0)] = 6e-4
+    """Highest learning rate."""
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.04
+    """Share of the steps in which the learning rate rises; it then falls to 0 as a cosine."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decay rates of the first and second moment."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's weight decay."""
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Largest norm of the whole gradient."""
+    autocast: Literal["none", "bfloat16"] = "none"
+    """Number format of the drafter's matrix products; weights and losses stay in float32."""
+    seed: int = 0
+    """Seed of the initial weights, of the order of documents and of the anchors."""
+    log_every: Annotated[int, Field(ge=1)] = 10
+    """Steps averaged into one line of the log."""
+    save_every: Annotated[int, Field(ge=1)] = 200
+    """Steps between two saved states that training can resume from; a multiple of log_every."""
+
+    @model_validator(mode="after")
+    def _saves_between_log_lines(self) -> "FitConfig":
+        # A resumed run starts a new average, so a saved state must not lie inside one.
+        if self.save_every % self.log_every:
+            raise ValueError(
+                f"save_every must be a multiple of log_every = {self.log_every}, "
+                f"got {self.save_every}"
+            )
+        return self
+
+
+class EvaluationConfig(Config):
+    """Acceptance on held-out prompts, greedy, while training and at its end."""
+
+    conversations: Path | None = None
+    """JSONL file of held-out prompts; none trains without evaluation."""
+    every: Annotated[int, Field(ge=1)] = 500
+    """Steps between two evaluations; the last step is always evaluated."""
+    max_documents: Annotated[int, Field(ge=1)] | None = None
+    """Use only this many documents, evenly spread over the file."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 256
+    """Longest answer in tokens."""
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    """Prompts answered, or documents read, at the same time."""
+
+
+class TrainConfig(Config):
+    """One training run, from a file of conversations to a drafter."""
+
+    target: Path
+    """Folder of the target model."""
+    output: Path
+    """Folder of the drafter; the state to resume from and the log lie beside the weights."""
+    target_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format the target computes in."""
+    data: DataConfig
+    """The text to train on."""
+    drafter: DrafterShape = DrafterShape()
+    """The drafter's size."""
+    loss: LossConfig = LossConfig()
+    """The objective."""
+    fit: FitConfig = FitConfig()
+    """Optimizer, schedule and what is saved."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Held-out acceptance."""

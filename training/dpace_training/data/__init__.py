@@ -1,0 +1,1 @@
+"""From conversations to the tensors that one training step reads."""

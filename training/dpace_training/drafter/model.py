@@ -1,0 +1,195 @@
+"""BlockDrafter: drafts a whole block in one pass from the target's hidden states.
+
+The tapped hidden states of every context token become one context feature, once. In every layer
+that feature gives keys and values next to those of the block's own tokens; queries come from block
+tokens only. A block holds its anchor, a real token, and mask tokens; the output at index k of the
+block predicts the token k places after the anchor.
+
+Shapes: documents are independent rows; `taps` holds the concatenated outputs of the tapped target
+layers; index 0 of `block_size` is the anchor.
+
+Source:
+    DFlash, arXiv 2602.06036.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dpace_serve.drafter.checkpoint import DrafterConfig
+from dpace_training.drafter.attention import block_attention, rotary_angles, rotate
+
+Angles = tuple[Tensor, Tensor]
+
+
+class RMSNorm(nn.Module):
+    """Scale each row to root mean square 1, in float32 or wider, then by a learned weight."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, rows: Float[Tensor, "*rows size"]) -> Float[Tensor, "*rows size"]:
+        """Normalise the last axis."""
+        wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        scale = torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + self.eps)
+        return (wide * scale).to(rows.dtype) * self.weight
+
+
+class BlockAttention(nn.Module):
+    """Projections, per-head norms and rotary positions around `block_attention`."""
+
+    def __init__(self, config: DrafterConfig) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        has_bias = config.attention_bias
+        query_size = config.num_attention_heads * config.head_dim
+        kv_size = config.num_key_value_heads * config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, query_size, bias=has_bias)
+        self.k_proj = nn.Linear(config.hidden_size, kv_size, bias=has_bias)
+        self.v_proj = nn.Linear(config.hidden_size, kv_size, bias=has_bias)
+        self.o_proj = nn.Linear(query_size, config.hidden_size, bias=has_bias)
+        self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
+        self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "documents blocks block_size hidden"],
+        context: Float[Tensor, "documents tokens hidden"],
+        block_angles: Angles,
+        context_angles: Angles,
+        is_hidden: Bool[Tensor, "documents blocks tokens"],
+    ) -> Float[Tensor, "documents blocks block_size hidden"]:
+        """Let block tokens look at their context and their own block."""
+        attended = block_attention(
+            rotate(self.q_norm(self._heads(self.q_proj(hidden))), *block_angles),
+            rotate(self.k_norm(self._heads(self.k_proj(context))), *context_angles),
+            self._heads(self.v_proj(context)),
+            rotate(self.k_norm(self._heads(self.k_proj(hidden))), *block_angles),
+            self._heads(self.v_proj(hidden)),
+            is_hidden,
+        )
+        projected: Tensor = self.o_proj(attended)
+        return projected
+
+    def _heads(self, rows: Float[Tensor, "*rows size"]) -> Float[Tensor, "*rows heads head_dim"]:
+        return rows.view(*rows.shape[:-1], rows.shape[-1] // self.head_dim, self.head_dim)
+
+
+class GatedMLP(nn.Module):
+    """SwiGLU feed-forward part."""
+
+    def __init__(self, config: DrafterConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, hidden: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"]:
+        """Map each row on its own."""
+        mapped: Tensor = self.down_proj(
+            functional.silu(self.gate_proj(hidden)) * self.up_proj(hidden)
+        )
+        return mapped
+
+
+class DrafterLayer(nn.Module):
+    """One layer of the drafter; only block tokens pass its norms, the context does not."""
+
+    def __init__(self, config: DrafterConfig) -> None:
+        super().__init__()
+        self.self_attn = BlockAttention(config)
+        self.mlp = GatedMLP(config)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "documents blocks block_size hidden"],
+        context: Float[Tensor, "documents tokens hidden"],
+        block_angles: Angles,
+        context_angles: Angles,
+        is_hidden: Bool[Tensor, "documents blocks tokens"],
+    ) -> Float[Tensor, "documents blocks block_size hidden"]:
+        """Add attention, then the feed-forward part, to the residual stream."""
+        hidden = hidden + self.self_attn(
+            self.input_layernorm(hidden), context, block_angles, context_angles, is_hidden
+        )
+        mapped: Tensor = self.mlp(self.post_attention_layernorm(hidden))
+        return hidden + mapped
+
+
+class BlockDrafter(nn.Module):
+    """The trainable drafter; embedding and LM head are the target's and stay outside."""
+
+    def __init__(self, config: DrafterConfig) -> None:
+        super().__init__()
+        self.config = config
+        taps_size = len(config.target_layer_ids) * config.target_hidden_size
+        self.fc = nn.Linear(taps_size, config.hidden_size, bias=False)
+        self.hidden_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.layers = nn.ModuleList(DrafterLayer(config) for _ in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(
+        self,
+        taps: Float[Tensor, "documents tokens taps_size"],
+        block_embeddings: Float[Tensor, "documents blocks block_size hidden"],
+        anchors: Int[Tensor, "documents blocks"],
+    ) -> Float[Tensor, "documents blocks block_size hidden"]:
+        """Last hidden states of all blocks; the one at index 0, the anchor's, is unused.
+
+        A block sees taps at positions before its anchor only. Taps that no block of a document
+        sees are never read, so padding may hold anything. A dropped block may have any anchor,
+        for example 0; it sees at least itself.
+
+        Args:
+            taps: Target hidden states, see the module's text; any floating dtype.
+            block_embeddings: Embedded anchors and mask tokens, from `embed_blocks`.
+            anchors: Position of each block's anchor in its document.
+        """
+        taps = taps[:, : int(anchors.max()) if anchors.numel() else 0]
+        context_positions = torch.arange(taps.shape[1], device=taps.device)
+        is_hidden = context_positions >= anchors.unsqueeze(-1)
+        # Filled before the projection, because 0 * NaN in its backward pass would still be NaN.
+        taps = taps.masked_fill(is_hidden.all(dim=1).unsqueeze(-1), 0)
+        context = self.hidden_norm(self.fc(taps.to(self.fc.weight.dtype)))
+
+        block_offsets = torch.arange(self.config.block_size, device=taps.device)
+        context_angles = self._angles(context_positions)
+        block_angles = self._angles(anchors.unsqueeze(-1) + block_offsets)
+        hidden = block_embeddings
+        for layer in self.layers:
+            hidden = layer(hidden, context, block_angles, context_angles, is_hidden)
+        normed: Tensor = self.norm(hidden)
+        return normed
+
+    def embed_blocks(
+        self,
+        anchor_tokens: Int[Tensor, "documents blocks"],
+        embedding: Float[Tensor, "vocab hidden"],
+    ) -> Float[Tensor, "documents blocks block_size hidden"]:
+        """Inputs of the blocks: the anchor token, then mask tokens, in the target's embedding."""
+        shape = (*anchor_tokens.shape, self.config.block_size)
+        token_ids = anchor_tokens.new_full(shape, self.config.mask_token_id)
+        token_ids[..., 0] = anchor_tokens
+        return functional.embedding(token_ids, embedding)
+
+    def draft(
+        self,
+        taps_prefix: Float[Tensor, "tokens taps_size"],
+        anchor_token: int,
+        embedding: Float[Tensor, "vocab hidden"],
+        head: Float[Tensor, "vocab hidden"],
+    ) -> Float[Tensor, "positions vocab"]:
+        """Logits of all draft positions after one anchor, whose position is the prefix length."""
+        position = torch.tensor([[taps_prefix.shape[0]]], device=taps_prefix.device)
+        token = torch.tensor([[anchor_token]], device=taps_prefix.device)
+        hidden = self(taps_prefix.unsqueeze(0), self.embed_blocks(token, embedding), position)
+        logits: Tensor = hidden[0, 0, 1:] @ head.T
+        return logits
+
+    def _angles(self, positions: Int[Tensor, "*rows"]) -> Angles:
+        return rotary_angles(positions, head_dim=self.config.head_dim, theta=self.config.rope_theta)

@@ -1,0 +1,1 @@
+"""The objective: {position weights} x {token loss}, and a named reduction over blocks."""
