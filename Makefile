@@ -17,7 +17,7 @@ PYTHON ?= $(shell for name in python3.11 python3; do \
 	$$name -c '$(IS_SUPPORTED)' 2>/dev/null && echo $$name && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check format lint types imports wheel models
+.PHONY: help setup demo test test-all bench check format lint types imports wheel models
 
 help:      ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ test: setup lint types imports ## everything a change must pass, on a CPU
 test-all: setup lint types imports ## the same with the slow tests
 	$(PYTEST) --timeout=1800 -m "not engine and not gpu"
 	$(PYTEST) --timeout=1800 -m "engine and not gpu"
+
+bench: setup ## time the bundled models, eager and compiled, batch 1 and 4
+	$(BIN)/dpace bench
 
 check: test ## the same as test
 

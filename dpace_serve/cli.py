@@ -1,0 +1,238 @@
+"""The `dpace` command: parses, calls one function, prints."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dpace_serve.errors import ConfigError, DpaceError
+
+TRAINING_NEEDS = (
+    "dpace_training",
+    "dpace_training.cli",
+    "torch",
+    "transformers",
+    "safetensors",
+    "accelerate",
+)
+EXIT_BAD_RESULT = 1
+EXIT_MISTAKE = 2
+
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write the result to this file too.")
+]
+
+
+# Plain text and plain tracebacks: the same on a terminal, in a pipe and in a log.
+app = typer.Typer(
+    help="Train block-diffusion drafters, serve them inside vLLM, and see what they gain.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def demo(
+    json_file: JsonOption = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Port of the servers; a free one when not given."),
+    ] = None,
+    keep_serving: Annotated[
+        bool, typer.Option("--keep-serving", help="Leave the last server running until Ctrl-C.")
+    ] = False,
+    prompts_per_workload: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
+) -> None:
+    """Serve the bundled models and compare their drafters.
+
+    Each arm answers the same held-out prompts, one server after the other. Exits with 1 if
+    speculation changed an answer.
+    """
+    _log_to_stderr()
+    from rich.console import Console
+
+    from dpace_serve.config import load_config
+    from dpace_serve.demo.plan import bundled_models, serve_command
+    from dpace_serve.demo.report import print_result, print_serving
+    from dpace_serve.demo.result import DemoResult
+    from dpace_serve.demo.run import require_engine, run_demo
+    from dpace_serve.demo.settings import DemoSettings
+
+    settings = load_config(
+        DemoSettings,
+        None,
+        _overrides(
+            {
+                "port": port,
+                "keep_serving": keep_serving,
+                "prompts_per_workload": prompts_per_workload,
+            }
+        ),
+    )
+    _require_writable(json_file)
+    require_engine()
+    out = Console(highlight=False)
+
+    def show(result: DemoResult, url: str | None) -> None:
+        print_result(result, out)
+        _write_json(json_file, result.to_dict())
+        if url is not None:
+            print_serving(url, out)
+
+    result = run_demo(
+        bundled_models(),
+        settings,
+        command=serve_command,
+        progress_console=Console(stderr=True, highlight=False),
+        show=show,
+    )
+    raise typer.Exit(0 if result.is_lossless else EXIT_BAD_RESULT)
+
+
+@app.command()
+def bench(json_file: JsonOption = None) -> None:
+    """Time the bundled models with and without speculation, eager and compiled, batch 1 and 4."""
+    from rich.console import Console
+
+    from dpace_serve.demo.plan import bundled_models, serve_command
+    from dpace_serve.demo.run import require_engine
+    from dpace_serve.demo.speed import SpeedSettings, measure_speed, speed_report
+    from dpace_serve.demo.speed_table import speed_table
+
+    _require_writable(json_file)
+    require_engine()
+    rows = measure_speed(
+        bundled_models(),
+        SpeedSettings(),
+        command=serve_command,
+        progress_console=Console(stderr=True, highlight=False),
+    )
+    Console(highlight=False).print(speed_table(rows))
+    _write_json(json_file, speed_report(rows))
+
+
+@app.command()
+def serve(
+    target: Annotated[str, typer.Argument(help="Folder or hub name of the target model.")],
+    engine_args: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[-- ENGINE_ARGS]", help="Passed on to the engine's own server."),
+    ] = None,
+    drafter: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of the drafter; none: no speculation."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML file of settings; options here win.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; may be repeated."),
+    ] = None,
+) -> None:
+    """Serve TARGET over the OpenAI API.
+
+    GET /dpace/acceptance and /metrics show what its drafter gains. SIGTERM lets running answers
+    finish.
+    """
+    _log_to_stderr()
+    from dpace_serve.config import ServeConfig, load_config
+
+    given = {
+        "target": target,
+        "drafter": str(drafter) if drafter is not None else None,
+        "port": port,
+        "host": host,
+        "engine_args": engine_args or None,
+    }
+    serve_config = load_config(ServeConfig, config, [*(settings or []), *_overrides(given)])
+
+    from dpace_serve.vllm_engine import server
+
+    server.serve(serve_config)
+
+
+@app.command()
+def doctor(
+    target: Annotated[str, typer.Option(help="Folder or hub name of the target model.")],
+    drafter: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the drafter.")],
+    json_file: JsonOption = None,
+) -> None:
+    """Check that a drafter fits its target.
+
+    Each failed check names its cure. Exits with 1 if one fails.
+    """
+    _log_to_stderr()
+    _require_writable(json_file)
+    from dpace_serve.drafter.doctor import examine
+
+    findings = examine(target, drafter)
+    for finding in findings:
+        word = "note" if finding.is_note else "ok" if finding.ok else "FAIL"
+        typer.echo(f"{word:4}  {finding.check}: {finding.line()}")
+    is_good = all(finding.ok for finding in findings)
+    _write_json(json_file, {"ok": is_good, "findings": [asdict(finding) for finding in findings]})
+    raise typer.Exit(0 if is_good else EXIT_BAD_RESULT)
+
+
+def _mount_training() -> None:
+    if all(find_spec(name) is not None for name in TRAINING_NEEDS):
+        from dpace_training.cli import app as training_app
+
+        app.registered_commands.extend(training_app.registered_commands)
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("dpace_serve").setLevel(logging.INFO)
+
+
+def _overrides(given: Mapping[str, object]) -> list[str]:
+    """Assignments for `load_config` of the options that were given."""
+    return [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+
+
+def _require_writable(path: Path | None) -> None:
+    """Refuse an output path now rather than after minutes of work."""
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise ConfigError(f"{path}: must be a file in an existing folder. Choose another path.")
+
+
+def _write_json(path: Path | None, values: dict[str, Any]) -> None:
+    if path is None:
+        return
+    try:
+        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be written ({error.strerror}). Choose another path."
+        ) from None
+
+
+_mount_training()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit; a mistake of the user is one line and status 2.
+
+    Args:
+        arguments: What follows the command's name; none takes the process's own.
+    """
+    try:
+        app(arguments, prog_name="dpace")
+    except DpaceError as error:
+        typer.echo(f"dpace: {error}", err=True)
+        raise SystemExit(EXIT_MISTAKE) from error
+
+
+if __name__ == "__main__":
+    main()

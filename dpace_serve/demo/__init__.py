@@ -1,0 +1,1 @@
+"""The demo: bundled models behind the real server, and the run that compares and shows them."""
