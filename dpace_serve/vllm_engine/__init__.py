@@ -1,0 +1,1 @@
+"""The vLLM plugin and server: the only code of this project that imports vllm."""

@@ -1,0 +1,97 @@
+"""Entry points that vLLM loads by name; importing this file imports neither vllm nor torch."""
+
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from dpace_serve.errors import EngineError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.datastructures import State
+    from vllm.engine.protocol import EngineClient
+
+GENERAL_PLUGIN = "dpace"
+ENDPOINT_PLUGIN = "dpace_http"
+SUPPORTED_VERSION = "0.32."
+
+
+def register() -> None:
+    """Put our proposer, the CPU fixes and the settlement into this process's engine.
+
+    vLLM calls this in the API server, the engine core and every worker; calling it again changes
+    nothing. An error of it ends the process, which is what we want: vLLM would only log one that
+    is raised while this module is imported.
+
+    Raises:
+        EngineError: If the installed vLLM is of another version.
+    """
+    import vllm
+
+    require_version(vllm.__version__)
+    from vllm.v1.worker import gpu_model_runner
+
+    from dpace_serve.vllm_engine import cpu_fixes, settlement
+    from dpace_serve.vllm_engine.proposer import DpaceProposer
+
+    # The runner builds its proposer, and recognises it, by this module-level name.
+    gpu_model_runner.DFlashProposer = DpaceProposer
+    cpu_fixes.apply()
+    settlement.install()
+
+
+def is_registered() -> bool:
+    """Whether the engine of this process would build our proposer."""
+    from vllm.v1.worker import gpu_model_runner
+
+    from dpace_serve.vllm_engine.proposer import DpaceProposer
+
+    return gpu_model_runner.DFlashProposer is DpaceProposer
+
+
+def require_version(version: str) -> None:
+    """Check that the engine is one whose internals we know.
+
+    Raises:
+        EngineError: If it is not.
+    """
+    if not version.startswith(SUPPORTED_VERSION):
+        raise EngineError(
+            f"the serving plugin needs vLLM {SUPPORTED_VERSION}*, got {version}. Install that "
+            f"version, or leave {GENERAL_PLUGIN} out of VLLM_PLUGINS."
+        )
+
+
+class AcceptanceEndpoint:
+    """Adds `/dpace/*` and the `dpace_*` metrics to the engine's own HTTP application."""
+
+    name = ENDPOINT_PLUGIN
+    required_tasks = ("generate",)
+
+    def attach_router(self, app: "FastAPI") -> None:
+        """Add the routes, behind the engine's API key if it has one."""
+        from dpace_serve.vllm_engine import routes
+
+        routes.attach(app, routes.api_keys(app.state.args))
+
+    async def init_state(
+        self, engine_client: "EngineClient | None", state: "State", args: Namespace
+    ) -> None:
+        """Start recording finished requests.
+
+        Args:
+            engine_client: The engine; none in vLLM's render server, which generates nothing.
+            state: The application's state; `dpace` is ours.
+            args: The server's arguments; `dpace_config` is there under `dpace serve`.
+
+        Raises:
+            EngineError: If the general plugin did not load, so that the engine is not ours.
+        """
+        from dpace_serve.vllm_engine import recorder
+
+        if engine_client is not None and not is_registered():
+            raise EngineError(
+                f"the plugin {GENERAL_PLUGIN} must be loaded where {ENDPOINT_PLUGIN} is, but it "
+                f"is not. Add {GENERAL_PLUGIN} to VLLM_PLUGINS, or see the log for its error."
+            )
+        config = getattr(args, "dpace_config", None)
+        state.dpace = recorder.start_recording(engine_client, config)

@@ -1,0 +1,251 @@
+"""Turns each finished request of the engine into a record of its acceptance."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import REGISTRY
+
+from dpace_serve.acceptance.request import RequestAcceptance, settle_last_step
+from dpace_serve.config import ServeConfig
+from dpace_serve.drafter import checkpoint
+from dpace_serve.drafter.target import find_target_folder
+from dpace_serve.errors import CheckpointError
+from dpace_serve.metrics.exporter import AcceptanceMetrics
+from dpace_serve.metrics.names import OTHER_WORKLOAD, ExclusionReason
+from dpace_serve.vllm_engine.settlement import join_cut_step
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+    from vllm.engine.protocol import EngineClient
+    from vllm.outputs import CompletionOutput, RequestOutput
+    from vllm.sampling_params import SamplingParams
+
+logger = logging.getLogger(__name__)
+
+CHAMPION = "champion"
+METHOD = "dflash"
+WORKLOAD_TAG = "dpace_workload"
+MAX_RECORDS = 256
+"""Finished requests kept for `GET /dpace/acceptance?records=`."""
+
+# What a record can trip over: another shape of the engine's output, or sums that do not close.
+_RECORD_ERRORS = (AttributeError, LookupError, TypeError, ValueError)
+
+Generate = Callable[..., AsyncGenerator["RequestOutput", None]]
+
+
+@dataclass(frozen=True, slots=True)
+class DrafterIdentity:
+    """The drafter that this server drafts with."""
+
+    name: str
+    revision: str
+    arm: str
+    method: str
+    block_size: int
+    num_draft_tokens: int
+
+
+class AcceptanceRecorder:
+    """Records of this server's finished requests, counted and the newest of them kept."""
+
+    def __init__(
+        self, drafter: DrafterIdentity, metrics: AcceptanceMetrics, workloads: tuple[str, ...]
+    ) -> None:
+        """Start with nothing recorded.
+
+        Args:
+            drafter: Who drafts.
+            metrics: Where records are counted.
+            workloads: Workload labels that requests may carry.
+        """
+        self._drafter = drafter
+        self._metrics = metrics
+        self._workloads = frozenset(workloads)
+        self._records: deque[RequestAcceptance] = deque(maxlen=MAX_RECORDS)
+        self._has_failed = False
+
+    def snapshot(self, num_records: int) -> dict[str, Any]:
+        """The drafter, all sums, and the newest records, oldest first."""
+        newest = list(self._records)[max(0, len(self._records) - num_records) :]
+        return {
+            "drafter": asdict(self._drafter),
+            **self._metrics.snapshot(),
+            "records": [record.to_dict() for record in newest],
+        }
+
+    def recording(self, generate: Generate) -> Generate:
+        """The engine's `generate`, which also records each request as it finishes."""
+
+        async def generate_and_record(
+            prompt: object,
+            sampling_params: "SamplingParams",
+            request_id: str,
+            *args: object,
+            **kwargs: object,
+        ) -> AsyncGenerator["RequestOutput", None]:
+            outputs = generate(prompt, sampling_params, request_id, *args, **kwargs)
+            is_finished = False
+            try:
+                # Closing it at once is what makes the engine stop for a client that left.
+                async with aclosing(outputs):
+                    async for output in outputs:
+                        if output.finished and not is_finished:
+                            is_finished = True
+                            self.finish(output, sampling_params)
+                        yield output
+            except (asyncio.CancelledError, GeneratorExit):
+                if not is_finished:
+                    self._metrics.exclude("aborted")
+                raise
+
+        return generate_and_record
+
+    def finish(self, output: "RequestOutput", sampling_params: "SamplingParams") -> None:
+        """Count a finished request; whatever goes wrong is counted and never reaches it."""
+        try:
+            reason = _exclusion_of(output, sampling_params)
+            record = self._record_of(output, sampling_params) if reason is None else None
+        except _RECORD_ERRORS as error:
+            self._metrics.export_error("record")
+            self._log_first(error)
+            return
+        if record is None:
+            self._metrics.exclude(reason or "no_step")
+            return
+        try:
+            self._metrics.observe(record)
+        except ValueError as error:
+            self._metrics.export_error("observe")
+            self._log_first(error)
+            return
+        self._records.append(record)
+
+    def _record_of(
+        self, output: "RequestOutput", sampling_params: "SamplingParams"
+    ) -> RequestAcceptance | None:
+        """Record of one answer; None if nothing of it was drafted."""
+        answer = output.outputs[0]
+        counts = answer.spec_decode_metrics
+        if not sum(counts.histogram):
+            return None
+        emitted_by_last_step = join_cut_step(counts)
+        settled = settle_last_step(
+            counts.per_step_accepted, counts.per_step_drafted, emitted_by_last_step
+        )
+        if not settled.per_step_drafted:
+            return None
+        return RequestAcceptance(
+            request_id=output.request_id,
+            drafter=self._drafter.name,
+            revision=self._drafter.revision,
+            arm=self._drafter.arm,
+            workload=self._workload_of(sampling_params),
+            per_step_accepted=settled.per_step_accepted,
+            per_step_drafted=settled.per_step_drafted,
+            emitted_tokens=settled.emitted_tokens,
+            unsettled_drafted=settled.unsettled_drafted,
+            unsettled_accepted=settled.unsettled_accepted,
+            finish_reason=answer.finish_reason,
+        )
+
+    def _workload_of(self, sampling_params: "SamplingParams") -> str:
+        tag = (sampling_params.extra_args or {}).get(WORKLOAD_TAG)
+        if isinstance(tag, str) and tag in self._workloads:
+            return tag
+        if tag is not None and tag != OTHER_WORKLOAD:
+            self._metrics.unknown_workload()
+        return OTHER_WORKLOAD
+
+    def _log_first(self, error: Exception) -> None:
+        if not self._has_failed:
+            self._has_failed = True
+            logger.error(
+                "a finished request could not be counted (%s); more are only counted, in "
+                "dpace_export_errors_total",
+                error,
+                exc_info=error,
+            )
+
+
+def start_recording(
+    engine_client: "EngineClient | None", config: ServeConfig | None
+) -> AcceptanceRecorder | None:
+    """Record what the engine finishes from now on; None where nothing is drafted.
+
+    Args:
+        engine_client: The engine, whose `generate` is replaced; none generates nothing.
+        config: What `dpace serve` was given; under vLLM's own commands there is none.
+
+    Raises:
+        CheckpointError: If the drafter is not complete.
+    """
+    if engine_client is None:
+        return None
+    speculation = engine_client.vllm_config.speculative_config
+    if speculation is None or speculation.method != METHOD:
+        return None
+    drafter = _identify_drafter(engine_client.vllm_config, config)
+    workloads = config.workloads if config is not None else _default_workloads()
+    metrics = AcceptanceMetrics(
+        REGISTRY,
+        drafter=drafter.name,
+        revision=drafter.revision,
+        arms=[drafter.arm],
+        workloads=workloads,
+        num_draft_tokens=drafter.num_draft_tokens,
+        method=drafter.method,
+        block_size=drafter.block_size,
+    )
+    recorder = AcceptanceRecorder(drafter, metrics, workloads)
+    engine_client.generate = recorder.recording(engine_client.generate)
+    return recorder
+
+
+def _identify_drafter(vllm_config: "VllmConfig", config: ServeConfig | None) -> DrafterIdentity:
+    speculation = vllm_config.speculative_config
+    folder = find_target_folder(speculation.model)  # a folder, or the local copy of a hub name
+    if folder is None:
+        raise CheckpointError(f"{speculation.model}: the drafter has no local copy. Download it.")
+    given = config.drafter_name if config is not None else None
+    return DrafterIdentity(
+        name=given or Path(speculation.model).resolve().name,
+        revision=checkpoint.revision(folder),
+        arm=CHAMPION,
+        method=METHOD,
+        block_size=checkpoint.validate(folder).block_size,
+        num_draft_tokens=speculation.num_speculative_tokens,
+    )
+
+
+def _exclusion_of(
+    output: "RequestOutput", sampling_params: "SamplingParams"
+) -> ExclusionReason | None:
+    """Why a finished request cannot be counted, before a look at its steps."""
+    if len(output.outputs) != 1 or sampling_params.n != 1:
+        return "several_outputs"
+    answer = output.outputs[0]
+    if answer.finish_reason in ("abort", "error"):
+        return "aborted"
+    counts = answer.spec_decode_metrics
+    if counts is None or _has_stop_string(answer):
+        return "no_record"
+    if sum(counts.histogram) and not counts.per_step_accepted:
+        return "no_record"  # the engine was told to keep a summary only
+    return None
+
+
+def _has_stop_string(answer: "CompletionOutput") -> bool:
+    # Found in the API process: the engine core never said where its own counts end.
+    return answer.finish_reason == "stop" and isinstance(answer.stop_reason, str)
+
+
+def _default_workloads() -> tuple[str, ...]:
+    default: tuple[str, ...] = ServeConfig.model_fields["workloads"].default
+    return default

