@@ -1,1 +1,1 @@
-"""Train block-diffusion drafters: data, drafter, losses, fitting, and evaluation without a server."""
+"""Train block-diffusion drafters: data, drafter, losses, fitting, evaluation without a server."""

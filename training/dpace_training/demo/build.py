@@ -40,7 +40,7 @@ OBJECTIVES = ("uniform", "dflash", "dpace")
 BUNDLED = ("dflash", "dpace")
 
 TOKENIZER_TASKS = 20_000
-TRAINING_TASKS, TRAINING_PIECES = 8_000, 2_400
+TRAINING_TASKS, TRAINING_PIECES = 4_200, 1_200
 HELD_OUT_PER_WORKLOAD = 200
 SHIPPED_PER_WORKLOAD = 16
 # Every use draws from a stream of its own; held-out questions are never trained on in any of them.

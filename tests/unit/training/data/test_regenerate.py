@@ -1,0 +1,74 @@
+import json
+
+import pytest
+
+from dpace_serve.errors import ConfigError
+from dpace_training.config import RegenerateConfig
+from dpace_training.data import regenerate
+from dpace_training.data.conversations import Completion, read_documents
+from dpace_training.data.regenerate import regenerate_file
+
+HOT = RegenerateConfig(temperature=2.0, max_new_tokens=6, batch_size=4, seed=5)
+PROMPTS = [Completion(index, "code", "a" * (index + 1), "", None) for index in range(10)]
+
+
+@pytest.fixture
+def complete(target, tmp_path):
+    return regenerate_file(target, PROMPTS, tmp_path / "whole.jsonl", HOT)
+
+
+class RunCutError(Exception):
+    pass
+
+
+def cut_after(monkeypatch, batches):
+    real, calls = regenerate.answer_batch, []
+
+    def answer(*args, **kwargs):
+        if len(calls) == batches:
+            raise RunCutError
+        calls.append(args)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(regenerate, "answer_batch", answer)
+    return calls
+
+
+def test_the_file_holds_all_answers_in_the_order_of_the_prompts(complete, tmp_path):
+    assert read_documents(tmp_path / "whole.jsonl") == complete
+    assert [document.prompt for document in complete] == [prompt.prompt for prompt in PROMPTS]
+    records = [json.loads(line) for line in (tmp_path / "whole.jsonl").read_text().splitlines()]
+    assert all(record["truncated"] for record in records)
+    assert not (tmp_path / "whole.partial").exists()
+
+
+def test_a_finished_file_is_read_and_not_made_again(target, complete, tmp_path, monkeypatch):
+    cut_after(monkeypatch, 0)
+    assert regenerate_file(target, PROMPTS, tmp_path / "whole.jsonl", HOT) == complete
+
+
+def test_a_run_cut_in_the_middle_of_a_line_goes_on_to_the_same_answers(
+    target, complete, tmp_path, monkeypatch
+):
+    destination = tmp_path / "cut.jsonl"
+    with monkeypatch.context() as patch:
+        cut_after(patch, 2)
+        with pytest.raises(RunCutError):
+            regenerate_file(target, PROMPTS, destination, HOT)
+    partial = tmp_path / "cut.partial"
+    content = partial.read_bytes()
+    assert content.count(b"\n") == 8
+    partial.write_bytes(content[:-20])  # line 8 is torn, so its whole batch is sampled again
+    with monkeypatch.context() as patch:
+        calls = cut_after(patch, 99)
+        assert regenerate_file(target, PROMPTS, destination, HOT) == complete
+        assert len(calls) == 2
+    assert destination.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_answers_made_otherwise_are_refused(target, complete, tmp_path):
+    cooler = HOT.model_copy(update={"temperature": 0.0})
+    with pytest.raises(ConfigError, match="answers there were made with another settings"):
+        regenerate_file(target, PROMPTS, tmp_path / "whole.jsonl", cooler)
+    with pytest.raises(ConfigError, match="another prompts"):
+        regenerate_file(target, PROMPTS[:4], tmp_path / "whole.jsonl", HOT)

@@ -1,0 +1,137 @@
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from dpace_serve.drafter import checkpoint
+from dpace_serve.errors import CheckpointError, ConfigError
+from dpace_training.cli import app
+from dpace_training.config import EvaluationConfig, TrainConfig
+from dpace_training.data.prepare import prepare
+from dpace_training.data.tokenize import chat_prompt_ids
+from dpace_training.evaluation.compare import compare_drafters, load_drafter
+from dpace_training.evaluation.decode import decode
+from dpace_training.evaluation.held_out import held_out_prompts, measure_acceptance
+from dpace_training.fit import run
+from dpace_training.fit.trainer import Trainer
+
+LIMIT = 24
+
+
+@pytest.fixture(scope="module")
+def made(target_folder, tmp_path_factory):
+    """A drafter trained on exactly the prompts it is measured on, so it gets some right."""
+    folder = tmp_path_factory.mktemp("trained")
+    chats = [
+        {
+            "messages": [{"role": "user", "content": "say " + "x" * index}],
+            "workload": "json" if index % 2 else "csv",
+        }
+        for index in range(6)
+    ]
+    prompts = folder / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps(chat) + "\n" for chat in chats))
+    config = TrainConfig.model_validate(
+        {
+            "target": target_folder,
+            "output": folder / "dpace",
+            "data": {
+                "conversations": prompts,
+                "work": folder / "work",
+                "regenerate": {"max_new_tokens": LIMIT},
+            },
+            "drafter": {"num_hidden_layers": 1, "block_size": 4, "num_taps": 2},
+            "fit": {"epochs": 12, "batch_size": 6, "learning_rate": 1e-2, "allow_tail": True},
+            "evaluation": {"conversations": prompts, "every": 60, "max_new_tokens": LIMIT},
+        }
+    )
+    return config, run.train(config)
+
+
+def test_replay_counts_what_decoding_with_the_drafter_takes(made, target):
+    config, _ = made
+    drafter = load_drafter(config.output)
+    data = prepare(config)
+    prompts = held_out_prompts(target, data.held_out, data.drafter.target_layer_ids, batch_size=4)
+    arm = measure_acceptance(
+        "dpace",
+        drafter,
+        prompts,
+        embedding=target.model.get_input_embeddings().weight,
+        head=target.model.get_output_embeddings().weight,
+    )
+    for document, prompt, pair in zip(data.held_out, prompts, arm.pairs, strict=True):
+        start = prompt.rollout.num_prompt_tokens
+        decoded = decode(
+            target.model,
+            drafter,
+            torch.tensor(document.token_ids[:start]),
+            max_tokens=LIMIT,
+            end_ids=target.end_ids,
+        )
+        assert decoded.tokens == document.token_ids[start:]
+        steps = decoded.settled()
+        assert pair == (sum(steps.per_step_accepted), len(steps.per_step_accepted))
+    assert 1.2 < arm.total.tau < 4  # neither nothing nor everything is accepted
+
+
+def test_only_the_last_answer_of_a_chat_is_replayed(made, target):
+    config, _ = made
+    data = prepare(config)
+    (prompt, *_) = held_out_prompts(
+        target, data.held_out, data.drafter.target_layer_ids, batch_size=4
+    )
+    source = json.loads(config.data.conversations.read_text().splitlines()[0])["messages"]
+    from dpace_training.data.conversations import Message
+
+    expected = chat_prompt_ids(target.tokenizer, [Message(**message) for message in source])
+    assert prompt.rollout.num_prompt_tokens == len(expected)
+    assert prompt.rollout.token_ids.tolist()[: len(expected)] == expected
+
+
+def test_eval_measures_the_written_drafter_as_training_did(made, tmp_path):
+    config, facts = made
+    result = tmp_path / "result.json"
+    shown = CliRunner().invoke(
+        app,
+        [
+            "eval",
+            f"--target={config.target}",
+            f"--drafter={config.output}",
+            f"--prompts={config.data.conversations}",
+            f"--json={result}",
+            f"--set=max_new_tokens={LIMIT}",
+        ],
+    )
+    assert shown.exit_code == 0, shown.output
+    (arm,) = json.loads(result.read_text())["arms"]
+    # The weights on disk are rounded to bfloat16, so a draft may differ here and there.
+    assert arm["tau"] == pytest.approx(facts["evaluation"]["tau"], rel=0.1)
+    assert arm["workloads"].keys() == {"csv", "json"}
+    assert "dpace" in shown.output
+
+
+def test_a_drafter_of_another_target_is_refused(made, tmp_path):
+    config, _ = made
+    shape = checkpoint.read_config(config.output)
+    values = {name: getattr(shape, name) for name in type(shape).__slots__}
+    foreign = type(shape)(**{**values, "num_target_layers": 9})
+    checkpoint.write(tmp_path / "foreign", foreign, checkpoint.read_tensors(config.output))
+    prompts = EvaluationConfig(conversations=config.data.conversations)
+    with pytest.raises(CheckpointError, match=r"num_target_layers 9, .* has 6"):
+        compare_drafters(config.target, [tmp_path / "foreign"], prompts)
+
+
+def test_drafters_of_the_same_name_are_refused(made):
+    config, _ = made
+    prompts = EvaluationConfig(conversations=config.data.conversations)
+    with pytest.raises(ConfigError, match="got dpace, dpace"):
+        compare_drafters(config.target, [config.output, config.output], prompts)
+
+
+def test_training_leaves_nothing_to_do_once_it_is_finished(made):
+    config, facts = made
+    trainer = Trainer(config, prepare(config))
+    assert trainer.step == trainer.total_steps == 12
+    assert run.train(config) == facts

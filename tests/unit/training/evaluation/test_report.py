@@ -1,0 +1,76 @@
+import pytest
+from rich.console import Console
+
+from dpace_serve.acceptance.counts import AcceptanceCounts
+from dpace_training.evaluation.held_out import ArmAcceptance
+from dpace_training.evaluation.report import evaluation_result, evaluation_table, position_bars
+
+
+def arm(name, accepted_by_prompt):
+    counts = [
+        AcceptanceCounts.from_steps(accepted, [3] * len(accepted), 3, sum(accepted) + len(accepted))
+        for accepted in accepted_by_prompt
+    ]
+    return ArmAcceptance(
+        name=name,
+        workloads=tuple("json" if index % 2 else "csv" for index in range(len(counts))),
+        pairs=tuple((count.accepted_total, count.steps) for count in counts),
+        counts=tuple(counts),
+    )
+
+
+DFLASH = arm("dflash", [[0, 1], [1, 0], [2, 0], [1, 1]])
+DPACE = arm("dpace", [[3, 1], [1, 1], [2, 2], [1, 1]])
+
+
+def test_the_result_has_the_numbers_of_each_drafter():
+    result = evaluation_result("tiny", 4, [DFLASH, DPACE])
+    first, second = result["arms"]
+    assert (result["block_size"], result["temperature"], result["prompts"]) == (4, 0.0, 4)
+    assert first["tau"] == 1 + 6 / 8
+    assert first["accepted_per_position"] == [5 / 8, 1 / 8, 0.0]
+    assert first["steps"] == 8
+    assert second["tau"] == 1 + 12 / 8
+    assert second["tau_low"] < second["tau"] < second["tau_high"]
+
+
+def test_workloads_are_told_apart():
+    (only,) = evaluation_result("tiny", 4, [DPACE])["arms"]
+    assert only["workloads"]["csv"]["tau"] == 1 + 8 / 4
+    assert only["workloads"]["json"]["tau"] == 1 + 4 / 4
+    assert only["workloads"]["json"]["accepted_per_position"] == [1.0, 0.0, 0.0]
+
+
+def test_a_pair_compares_the_later_drafter_with_the_earlier_one():
+    (pair,) = evaluation_result("tiny", 4, [DFLASH, DPACE])["paired"]
+    assert (pair["a"], pair["b"]) == ("dpace", "dflash")
+    assert pair["tau_ratio"] == pytest.approx(2.5 / 1.75, abs=1e-6)
+    assert pair["low"] < pair["tau_ratio"] < pair["high"]
+
+
+def test_three_drafters_make_three_pairs():
+    result = evaluation_result("tiny", 4, [arm("uniform", [[0, 0]] * 4), DFLASH, DPACE])
+    pairs = [(pair["a"], pair["b"]) for pair in result["paired"]]
+    assert pairs == [("dflash", "uniform"), ("dpace", "uniform"), ("dpace", "dflash")]
+
+
+def test_a_number_that_does_not_exist_is_null():
+    (only,) = evaluation_result("tiny", 4, [arm("dpace", [[1, 2]])])["arms"]
+    assert only["tau"] == 2.5
+    assert only["tau_low"] is None
+    (empty,) = evaluation_result("tiny", 4, [arm("dpace", [[], []])])["arms"]
+    assert empty["tau"] is None
+    assert empty["accepted_per_position"] == [None, None, None]
+
+
+def test_the_table_says_it_for_people():
+    console = Console(record=True, width=80)
+    console.print(evaluation_table(evaluation_result("tiny", 4, [DFLASH, DPACE])))
+    text = console.export_text()
+    assert "tau of dpace / dflash: 1.43" in text
+    assert "1.75" in text
+    assert "62 12  0" in text
+
+
+def test_a_bar_grows_with_the_share_of_accepted_drafts():
+    assert position_bars([1.0, 0.5, 0.0, None]) == "█▄  "

@@ -1,0 +1,90 @@
+import pytest
+import torch
+
+from dpace_training.config import FitConfig
+from dpace_training.data.hidden_states import TargetFeatures
+from dpace_training.data.tokenize import TokenizedConversation
+from dpace_training.fit.batches import epoch_batches, make_batch
+
+FIT = FitConfig(num_anchors=3, seed=4)
+
+
+def document(document_id, length, prompt):
+    mask = tuple(index >= prompt for index in range(length))
+    return TokenizedConversation(tuple(range(length)), mask, "other", document_id)
+
+
+DOCUMENTS = [document(10, 12, 2), document(11, 7, 3), document(12, 5, 4)]
+
+
+class CountingFeatures:
+    """Each token's tap is its position."""
+
+    def of(self, indices):
+        return [
+            TargetFeatures(
+                taps=torch.arange(len(DOCUMENTS[i].token_ids)).unsqueeze(-1).bfloat16(),
+                next_token=torch.zeros(len(DOCUMENTS[i].token_ids), dtype=torch.int32),
+            )
+            for i in indices
+        ]
+
+
+def batch(indices, *, epoch=0):
+    return make_batch(DOCUMENTS, CountingFeatures(), indices, block_size=4, fit=FIT, epoch=epoch)
+
+
+def test_labels_follow_the_anchor_and_taps_stand_at_their_token():
+    made = batch([0, 1])
+    assert made.taps.shape == (2, 12, 1)
+    assert made.taps.dtype == torch.float32
+    # Token ids count up from 0, so the label of draft position k is anchor + k.
+    assert torch.equal(made.anchor_tokens, made.anchors)
+    expected = made.anchors.unsqueeze(-1) + torch.arange(1, 4)
+    assert torch.equal(made.labels[made.supervised], expected[made.supervised])
+    assert made.supervised[0].all()
+
+
+def test_a_document_has_the_same_anchors_in_every_batch():
+    alone, together = batch([1]), batch([0, 1])
+    # Document 11 has one place for a block: anchor 3, since 4 tokens must follow from there.
+    assert alone.anchors.tolist() == [[3]]
+    assert together.anchors[1].tolist() == [3, 0, 0]
+    assert together.supervised[1].any(dim=-1).tolist() == [True, False, False]
+
+
+def test_another_epoch_draws_other_anchors():
+    drawn = {tuple(batch([0], epoch=epoch).anchors[0].tolist()) for epoch in range(8)}
+    assert len(drawn) > 1
+    assert all(len(set(anchors)) == 3 for anchors in drawn)
+
+
+def test_a_document_without_a_block_is_all_unsupervised():
+    made = batch([2, 0])
+    assert not made.supervised[0].any()
+    assert made.supervised[1].all()
+
+
+@pytest.mark.parametrize("num_documents", [1, 7, 200])
+def test_an_epoch_visits_each_document_once(num_documents):
+    lengths = [(37 * index) % 50 + 1 for index in range(num_documents)]
+    batches = epoch_batches(lengths, batch_size=4, seed=0, epoch=0)
+    assert sorted(index for part in batches for index in part) == list(range(num_documents))
+    assert sorted(len(part) for part in batches)[1:] == [4] * (len(batches) - 1)
+
+
+def test_the_order_follows_seed_and_epoch():
+    lengths = [5] * 40
+    order = epoch_batches(lengths, batch_size=4, seed=0, epoch=0)
+    assert order == epoch_batches(lengths, batch_size=4, seed=0, epoch=0)
+    assert order != epoch_batches(lengths, batch_size=4, seed=0, epoch=1)
+    assert order != epoch_batches(lengths, batch_size=4, seed=1, epoch=0)
+
+
+def test_documents_of_a_batch_are_of_similar_length():
+    lengths = [(37 * index) % 64 + 1 for index in range(128)]
+    batches = epoch_batches(lengths, batch_size=4, seed=0, epoch=0)
+    widths = [max(lengths[i] for i in part) - min(lengths[i] for i in part) for part in batches]
+    assert max(widths) <= 2
+    longest = [max(lengths[i] for i in part) for part in batches]
+    assert longest != sorted(longest)

@@ -1,0 +1,80 @@
+"""`dpace prepare`, `dpace train` and `dpace eval`: parse, call one function, print."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from dpace_serve.config import load_config
+from dpace_training.config import EvaluationConfig, TrainConfig
+from dpace_training.progress import STDERR
+
+app = typer.Typer(no_args_is_help=True)
+
+ConfigFile = Annotated[Path, typer.Argument(help="YAML file of the run.", metavar="CONFIG")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Settings that replace the file's.", metavar="[KEY=VALUE]..."),
+]
+
+
+@app.command()
+def prepare(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Let the target answer the prompts and read its hidden states, before `dpace train`."""
+    from dpace_training.data.prepare import prepare as run
+
+    _log_to_stderr()
+    data = run(load_config(TrainConfig, config, overrides or []))
+    typer.echo(
+        f"{len(data.documents)} documents with {data.num_trained_tokens} tokens to train on, "
+        f"{100 * data.agreement:.2f} % of them the target's first choice; "
+        f"{len(data.held_out)} held-out prompts"
+    )
+
+
+@app.command()
+def train(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Train a drafter; the same command goes on where a run was cut."""
+    from dpace_training.fit.run import train as run
+
+    _log_to_stderr()
+    settings = load_config(TrainConfig, config, overrides or [])
+    facts = run(settings)
+    evaluation = facts["evaluation"]
+    tau = f", held-out tau {evaluation['tau']:.3f}" if evaluation else ""
+    typer.echo(f"{settings.output}: drafter after {facts['steps']} steps{tau}")
+
+
+@app.command(name="eval")
+def evaluate(
+    target: Annotated[Path, typer.Option(help="Folder of the target.")],
+    drafter: Annotated[list[Path], typer.Option(help="Folder of a drafter; repeatable.")],
+    prompts: Annotated[Path, typer.Option(help="JSONL file of prompts.")],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the result here too.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="KEY=VALUE: max_documents, max_new_tokens or batch_size."),
+    ] = None,
+) -> None:
+    """Measure greedy acceptance of drafters on the same prompts, without a server."""
+    from dpace_training.evaluation.compare import compare_drafters
+    from dpace_training.evaluation.report import evaluation_table
+
+    _log_to_stderr()
+    overrides = [*(settings or []), f"conversations={json.dumps(str(prompts))}"]
+    result = compare_drafters(target, drafter, load_config(EvaluationConfig, None, overrides))
+    if json_file is not None:
+        json_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    Console().print(evaluation_table(result))
+
+
+def _log_to_stderr() -> None:
+    handler = RichHandler(console=STDERR, show_path=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    logging.getLogger("dpace_training").setLevel(logging.INFO)

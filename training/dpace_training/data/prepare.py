@@ -1,0 +1,157 @@
+"""Everything that training needs before its first step, made once and found again later."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from dpace_serve.drafter.checkpoint import DrafterConfig
+from dpace_serve.errors import ConfigError
+from dpace_training.config import EvaluationConfig, RegenerateConfig, TrainConfig
+from dpace_training.data.conversations import Document, read_documents, spread
+from dpace_training.data.hidden_states import (
+    FeatureSource,
+    RecomputedFeatures,
+    cache_features,
+)
+from dpace_training.data.regenerate import regenerate_file
+from dpace_training.data.target_model import Target, load_target
+from dpace_training.data.tokenize import TokenizedConversation, tokenize_document
+from dpace_training.drafter.shape import drafter_config
+
+logger = logging.getLogger(__name__)
+
+AGREEMENT_DOCUMENTS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedData:
+    """The target, the drafter's shape, the documents with their features, and held-out ones.
+
+    `agreement` is the share of trained tokens that are the target's own most likely ones.
+    """
+
+    target: Target
+    drafter: DrafterConfig
+    documents: list[TokenizedConversation]
+    features: FeatureSource
+    held_out: list[TokenizedConversation]
+    agreement: float
+
+    @property
+    def num_trained_tokens(self) -> int:
+        """Tokens that the assistant wrote."""
+        return sum(sum(document.loss_mask) for document in self.documents)
+
+
+def prepare(config: TrainConfig) -> PreparedData:
+    """Let the target answer the prompts, tokenise, and read the target's hidden states.
+
+    What lies in `data.work` already is used, provided that it was made from the same.
+
+    Raises:
+        ConfigError: If a file or setting is wrong, or `data.work` holds something else's data.
+        CheckpointError: If the target cannot be loaded or the drafter's shape breaks a rule.
+    """
+    source = read_documents(config.data.conversations)
+    held_out_source = _held_out_prompts(config.evaluation)
+    target = load_target(config.target, dtype=getattr(torch, config.target_dtype))
+    drafter = drafter_config(config, target)
+    if config.data.regenerate.enabled:
+        destination = config.data.work / "answers.jsonl"
+        source = regenerate_file(target, source, destination, config.data.regenerate)
+    held_out = _answered_held_out(config, target, held_out_source)
+    documents = _tokenize(config, target, source)
+    features: FeatureSource
+    if config.data.hidden_states == "cache":
+        features = cache_features(
+            target,
+            documents,
+            drafter.target_layer_ids,
+            config.data.work / "hidden_states",
+            batch_size=config.data.target_batch_size,
+        )
+    else:
+        features = RecomputedFeatures(target, documents, drafter.target_layer_ids)
+    return PreparedData(
+        target=target,
+        drafter=drafter,
+        documents=documents,
+        features=features,
+        held_out=_tokenize(config, target, held_out),
+        agreement=_report_agreement(config, documents, features),
+    )
+
+
+def target_agreement(documents: Sequence[TokenizedConversation], features: FeatureSource) -> float:
+    """Share of the trained tokens that equal the target's most likely token; nan without any."""
+    agreed = total = 0
+    for index, document in enumerate(documents):
+        next_token = features.of([index])[0].next_token[:-1]
+        is_trained = torch.tensor(document.loss_mask[1:], dtype=torch.bool)
+        following = torch.tensor(document.token_ids[1:])
+        agreed += int((next_token == following)[is_trained].sum())
+        total += int(is_trained.sum())
+    return agreed / total if total else float("nan")
+
+
+def _held_out_prompts(evaluation: EvaluationConfig) -> list[Document]:
+    if evaluation.conversations is None:
+        return []
+    return spread(read_documents(evaluation.conversations), evaluation.max_documents)
+
+
+def _answered_held_out(
+    config: TrainConfig, target: Target, prompts: Sequence[Document]
+) -> list[Document]:
+    if not prompts:
+        return []
+    # Always greedy and always the target's: acceptance is measured on nothing else.
+    greedy = RegenerateConfig(
+        max_new_tokens=config.evaluation.max_new_tokens, batch_size=config.evaluation.batch_size
+    )
+    return regenerate_file(target, prompts, config.data.work / "held_out.jsonl", greedy)
+
+
+def _tokenize(
+    config: TrainConfig, target: Target, documents: Sequence[Document]
+) -> list[TokenizedConversation]:
+    tokenized = [
+        tokenize_document(
+            target.tokenizer,
+            document,
+            end_ids=target.end_ids,
+            max_tokens=config.data.max_tokens,
+        )
+        for document in documents
+    ]
+    cut = sum(len(document.token_ids) == config.data.max_tokens for document in tokenized)
+    if cut:
+        logger.warning(
+            "%d of %d documents fill data.max_tokens = %d tokens and were cut there",
+            cut,
+            len(tokenized),
+            config.data.max_tokens,
+        )
+    if documents and not any(any(document.loss_mask) for document in tokenized):
+        raise ConfigError(
+            f"{config.data.conversations}: no token was written by an assistant. "
+            "Add answers or set data.regenerate.enabled to true."
+        )
+    return tokenized
+
+
+def _report_agreement(
+    config: TrainConfig, documents: Sequence[TokenizedConversation], features: FeatureSource
+) -> float:
+    agreement = target_agreement(documents[:AGREEMENT_DOCUMENTS], features)
+    logger.info("%.2f %% of the trained tokens are the target's first choice", 100 * agreement)
+    if agreement < config.data.min_agreement:
+        logger.warning(
+            "agreement %.3f is below data.min_agreement = %.3f: the text is not what this target "
+            "says. Set data.regenerate.enabled, or lower the limit for sampled answers.",
+            agreement,
+            config.data.min_agreement,
+        )
+    return agreement

@@ -1,0 +1,92 @@
+"""The target as training uses it: its model, its tokenizer and a name for exactly these weights."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from dpace_serve.errors import CheckpointError
+
+_REVISION_PATTERNS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "*.jinja",
+    "*.safetensors",
+)
+_CHUNK_BYTES = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A loaded target; `end_ids` are the tokens with which it ends an answer."""
+
+    folder: Path
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    end_ids: frozenset[int]
+    revision: str
+
+
+def load_target(folder: Path, *, dtype: torch.dtype) -> Target:
+    """Load a target from a folder, frozen and in evaluation mode.
+
+    Raises:
+        CheckpointError: If the folder is not there or is not a causal language model.
+    """
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{folder}: no target model there (config.json is missing). Give a model's folder; "
+            "`hf download NAME --local-dir FOLDER` fetches one from the hub."
+        )
+    transformers_logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{folder}: cannot be loaded as a target: {reason}") from None
+    model.requires_grad_(False)
+    model.eval()
+    return Target(
+        folder=folder,
+        model=model,
+        tokenizer=tokenizer,
+        end_ids=_end_ids(folder, model, tokenizer),
+        revision=target_revision(folder),
+    )
+
+
+def target_revision(folder: Path) -> str:
+    """First 12 hex digits of a SHA-256 over configuration, tokenizer and weights."""
+    digest = hashlib.sha256()
+    files = {path for pattern in _REVISION_PATTERNS for path in folder.glob(pattern)}
+    for path in sorted(files):
+        digest.update(path.name.encode() + b"\0")
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    return digest.hexdigest()[:12]
+
+
+def _end_ids(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> frozenset[int]:
+    declared = model.generation_config.eos_token_id
+    ids = set(declared) if isinstance(declared, list | tuple) else {declared}
+    ids.add(tokenizer.eos_token_id)
+    ids.discard(None)
+    if not ids:
+        raise CheckpointError(
+            f"{folder}: the target declares no end token. Set eos_token_id in "
+            "generation_config.json or eos_token in tokenizer_config.json."
+        )
+    return frozenset(ids)

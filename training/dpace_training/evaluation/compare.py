@@ -1,0 +1,109 @@
+"""`dpace eval`: several drafters on the same prompts, answered by the target beforehand."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpace_serve.drafter import checkpoint
+from dpace_serve.errors import CheckpointError, ConfigError
+from dpace_training.config import EvaluationConfig, RegenerateConfig
+from dpace_training.data.answers import answer_documents
+from dpace_training.data.conversations import Document, read_documents, spread
+from dpace_training.data.target_model import Target, load_target
+from dpace_training.data.tokenize import TokenizedConversation, tokenize_document
+from dpace_training.drafter.model import BlockDrafter
+from dpace_training.evaluation.held_out import HeldOutPrompt, held_out_prompts, measure_acceptance
+from dpace_training.evaluation.report import evaluation_result
+
+
+def compare_drafters(
+    target_folder: Path, drafter_folders: Sequence[Path], config: EvaluationConfig
+) -> dict[str, Any]:
+    """Measure greedy acceptance of drafters in float32 on the same prompts.
+
+    Args:
+        target_folder: Folder of the target.
+        drafter_folders: Folders of drafters; their names are the names in the result.
+        config: Prompts, how many, and how long answers may be.
+
+    Raises:
+        ConfigError: If the prompts cannot be read.
+        CheckpointError: If a folder is wrong, or a drafter does not fit the target.
+    """
+    if config.conversations is None:
+        raise ConfigError("no prompts to evaluate on. Give a JSONL file of conversations.")
+    names = [folder.resolve().name for folder in drafter_folders]
+    if len(set(names)) < len(names):
+        raise ConfigError(
+            f"drafters are told apart by the names of their folders, got {', '.join(names)}. "
+            "Rename one, or give each drafter once."
+        )
+    drafters = {folder: load_drafter(folder) for folder in drafter_folders}
+    sources = spread(read_documents(config.conversations), config.max_documents)
+    target = load_target(target_folder, dtype=torch.float32)
+    for folder, drafter in drafters.items():
+        _check_fit(folder, drafter, target)
+    documents = _answered(target, sources, config)
+    prompts: dict[tuple[int, ...], list[HeldOutPrompt]] = {}
+    arms = []
+    for folder, drafter in drafters.items():
+        layer_ids = drafter.config.target_layer_ids
+        if layer_ids not in prompts:
+            prompts[layer_ids] = held_out_prompts(
+                target, documents, layer_ids, batch_size=config.batch_size
+            )
+        arms.append(
+            measure_acceptance(
+                folder.resolve().name,
+                drafter,
+                prompts[layer_ids],
+                embedding=target.model.get_input_embeddings().weight,
+                head=target.model.get_output_embeddings().weight,
+            )
+        )
+    block_size = max(drafter.config.block_size for drafter in drafters.values())
+    return evaluation_result(target_folder.resolve().name, block_size, arms)
+
+
+def load_drafter(folder: Path) -> BlockDrafter:
+    """A drafter from its folder, in float32 and evaluation mode.
+
+    Raises:
+        CheckpointError: If the folder is missing or damaged.
+    """
+    tensors = checkpoint.read_tensors(folder)
+    drafter = BlockDrafter(checkpoint.read_config(folder))
+    drafter.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    return drafter.requires_grad_(False).eval()
+
+
+def _answered(
+    target: Target, sources: Sequence[Document], config: EvaluationConfig
+) -> list[TokenizedConversation]:
+    greedy = RegenerateConfig(max_new_tokens=config.max_new_tokens, batch_size=config.batch_size)
+    answered = answer_documents(target, sources, greedy, description="answers of the target")
+    return [
+        tokenize_document(
+            target.tokenizer,
+            document,
+            end_ids=target.end_ids,
+            max_tokens=target.model.config.max_position_embeddings,
+        )
+        for document in answered
+    ]
+
+
+def _check_fit(folder: Path, drafter: BlockDrafter, target: Target) -> None:
+    model, shape = target.model.config, drafter.config
+    for what, found, expected in (
+        ("hidden_size", shape.target_hidden_size, model.hidden_size),
+        ("num_target_layers", shape.num_target_layers, model.num_hidden_layers),
+        ("vocab_size", shape.vocab_size, model.vocab_size),
+    ):
+        if found != expected:
+            raise CheckpointError(
+                f"{folder}: made for a target with {what} {found}, {target.folder} has {expected}. "
+                "Give the target it was trained for."
+            )

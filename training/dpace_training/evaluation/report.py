@@ -1,0 +1,125 @@
+"""Results of an evaluation: one JSON object, and the same as a table for people."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from dpace_serve.acceptance.moments import paired_tau_ratio
+from dpace_training.evaluation.held_out import ArmAcceptance
+
+CONFIDENCE = 0.95
+BARS = " ▁▂▃▄▅▆▇█"
+
+
+def evaluation_result(
+    target: str, block_size: int, arms: Sequence[ArmAcceptance]
+) -> dict[str, Any]:
+    """The result of `dpace eval`: acceptance of each drafter, and each pair on the same prompts.
+
+    Intervals are 95 %, the prompt is their unit. Numbers that do not exist are null.
+
+    Args:
+        target: Name of the target.
+        block_size: Anchor and draft positions of a block.
+        arms: At least one drafter; all on the same prompts.
+    """
+    return {
+        "target": target,
+        "block_size": block_size,
+        "temperature": 0.0,
+        "prompts": len(arms[0].pairs),
+        "arms": [arm_record(arm) for arm in arms],
+        "paired": [_pair_record(a, b) for b, a in itertools.combinations(arms, 2)],
+    }
+
+
+def arm_record(arm: ArmAcceptance) -> dict[str, Any]:
+    """Acceptance of one drafter, over all prompts and by workload."""
+    return {
+        "name": arm.name,
+        **_acceptance_record(arm),
+        "workloads": {
+            workload: _acceptance_record(arm.only(workload))
+            for workload in sorted(set(arm.workloads))
+        },
+    }
+
+
+def evaluation_table(result: dict[str, Any]) -> Table:
+    """The result as a table: a row per drafter, then one per workload."""
+    title = f"{result['target']}: {result['prompts']} prompts, greedy"
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("drafter", no_wrap=True)
+    for heading in ("tau", "95 % interval"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("accepted", no_wrap=True)
+    for heading in ("by position, %", "steps"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for arm in result["arms"]:
+        table.add_row(arm["name"], *_cells(arm), style="bold")
+        for workload, record in arm["workloads"].items():
+            table.add_row(f"  {workload}", *_cells(record))
+        table.add_section()
+    table.caption = "\n".join(_pair_line(pair) for pair in result["paired"])
+    return table
+
+
+def position_bars(rates: Sequence[float | None]) -> str:
+    """One character per draft position, as high as the share of accepted drafts."""
+    return "".join(BARS[round((rate or 0) * (len(BARS) - 1))] for rate in rates)
+
+
+def _acceptance_record(arm: ArmAcceptance) -> dict[str, Any]:
+    low, high = arm.moments.tau_interval(CONFIDENCE)
+    return {
+        "tau": _number(arm.moments.tau),
+        "tau_low": _number(low),
+        "tau_high": _number(high),
+        "accepted_per_position": [_number(rate) for rate in arm.total.rates()],
+        "steps": arm.moments.steps,
+        "prompts": len(arm.pairs),
+    }
+
+
+def _pair_record(a: ArmAcceptance, b: ArmAcceptance) -> dict[str, Any]:
+    # The ratio is a over b, so the base of the comparison goes first.
+    ratio = paired_tau_ratio(b.pairs, a.pairs, CONFIDENCE)
+    return {
+        "a": a.name,
+        "b": b.name,
+        "tau_ratio": _number(ratio.ratio),
+        "low": _number(ratio.low),
+        "high": _number(ratio.high),
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 6)
+
+
+def _cells(record: dict[str, Any]) -> tuple[str, str, str, str, str]:
+    rates = record["accepted_per_position"]
+    return (
+        _text(record["tau"]),
+        _interval(record["tau_low"], record["tau_high"]),
+        position_bars(rates),
+        " ".join(" -" if rate is None else f"{100 * rate:2.0f}" for rate in rates),
+        str(record["steps"]),
+    )
+
+
+def _pair_line(pair: dict[str, Any]) -> str:
+    interval = _interval(pair["low"], pair["high"])
+    return f"tau of {pair['a']} / {pair['b']}: {_text(pair['tau_ratio'])} ({interval})"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return f"{_text(low)} .. {_text(high)}"
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

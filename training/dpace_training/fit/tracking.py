@@ -1,0 +1,48 @@
+"""The training log: one JSON object per line, cut back to the saved step when a run resumes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dpace_training.losses.objective import ObjectiveStatistics
+
+DIGITS = 6
+
+
+class TrainingLog:
+    """Appends to `log.jsonl`; every line has a `step`."""
+
+    def __init__(self, path: Path, *, resumed_step: int) -> None:
+        """Open the log, without the lines that a resumed run is going to write again."""
+        kept = [line for line in _lines(path) if json.loads(line)["step"] <= resumed_step]
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(kept), encoding="utf-8")
+        temporary.replace(path)
+        self._path = path
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append one line."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def statistics_record(statistics: ObjectiveStatistics) -> dict[str, Any]:
+    """What to log about the objective; lists run over the draft positions, from 1."""
+    return {
+        "weight_share": _row(statistics.weight_share.tolist()),
+        "token_loss": _row(statistics.mean_token_loss.tolist()),
+        "accuracy": _row(statistics.accuracy.tolist()),
+        "confidence": _row(statistics.mean_confidence.tolist()),
+        "leading_run": round(float(statistics.mean_leading_run), DIGITS),
+    }
+
+
+def _row(values: list[float]) -> list[float]:
+    return [round(value, DIGITS) for value in values]
+
+
+def _lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    # A run that was cut in the middle of a line leaves no newline behind it.
+    return [line for line in path.read_text(encoding="utf-8").splitlines(True) if line[-1] == "\n"]
