@@ -18,7 +18,6 @@ TRAINING_NEEDS = (
     "torch",
     "transformers",
     "safetensors",
-    "accelerate",
 )
 EXIT_BAD_RESULT = 1
 EXIT_MISTAKE = 2
