@@ -57,6 +57,10 @@ def evaluate(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the result here too.")
     ] = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep the target's answers here for the next time."),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="KEY=VALUE: max_documents, max_new_tokens or batch_size."),
@@ -68,7 +72,8 @@ def evaluate(
 
     _log_to_stderr()
     overrides = [*(settings or []), f"conversations={json.dumps(str(prompts))}"]
-    result = compare_drafters(target, drafter, load_config(EvaluationConfig, None, overrides))
+    config = load_config(EvaluationConfig, None, overrides)
+    result = compare_drafters(target, drafter, config, answers=answers)
     if json_file is not None:
         json_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     Console().print(evaluation_table(result))

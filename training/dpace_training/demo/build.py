@@ -28,6 +28,7 @@ from dpace_training.demo.prompts import (
     write_shipped_prompts,
     write_training_prompts,
 )
+from dpace_training.demo.tables import RESULTS, update_tables
 from dpace_training.demo.target import TargetConfig, train_target
 from dpace_training.demo.tokenizer import train_tokenizer
 from dpace_training.evaluation.compare import compare_drafters
@@ -35,16 +36,17 @@ from dpace_training.fit.run import train
 
 WORK = Path("work/demo")
 CONFIGS = Path("training/configs")
-RESULTS = Path("training/results")
 OBJECTIVES = ("uniform", "dflash", "dpace")
 BUNDLED = ("dflash", "dpace")
 
 TOKENIZER_TASKS = 20_000
 TRAINING_TASKS, TRAINING_PIECES = 4_200, 1_200
 HELD_OUT_PER_WORKLOAD = 200
+COMPARED_PER_WORKLOAD = 1_000
 SHIPPED_PER_WORKLOAD = 16
 # Every use draws from a stream of its own; held-out questions are never trained on in any of them.
-TOKENIZER_SEED, DRAFTER_SEED, QUALITY_SEED, HELD_OUT_SEED, SHIPPED_SEED = 7, 11, 12, 13, 14
+TOKENIZER_SEED, DRAFTER_SEED, QUALITY_SEED = 7, 11, 12
+HELD_OUT_SEED, SHIPPED_SEED, COMPARISON_SEED = 13, 14, 15
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ def main() -> None:
     for objective in OBJECTIVES:
         build_drafter(objective)
     compare(RESULTS / "demo-drafters.json")
+    update_tables(Path())
 
 
 def build_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -113,6 +116,9 @@ def write_prompts() -> None:
     write_held_out_prompts(
         WORK / "held_out.jsonl", seed=HELD_OUT_SEED, per_workload=HELD_OUT_PER_WORKLOAD
     )
+    write_held_out_prompts(
+        WORK / "comparison.jsonl", seed=COMPARISON_SEED, per_workload=COMPARED_PER_WORKLOAD
+    )
     write_shipped_prompts(prompts_file(), seed=SHIPPED_SEED, per_workload=SHIPPED_PER_WORKLOAD)
 
 
@@ -132,12 +138,15 @@ def compare(result: Path) -> None:
     """Write the acceptance of all drafters on the same held-out prompts."""
     if result.exists():
         return
-    prompts = EvaluationConfig(conversations=WORK / "held_out.jsonl", max_new_tokens=96)
+    prompts = EvaluationConfig(
+        conversations=WORK / "comparison.jsonl", max_new_tokens=96, batch_size=64
+    )
     drafters = [
         load_config(TrainConfig, CONFIGS / f"demo-{objective}.yaml", []).output
         for objective in OBJECTIVES
     ]
-    _write_json(result, compare_drafters(target_folder(), drafters, prompts))
+    answers = WORK / "comparison-answers.jsonl"
+    _write_json(result, compare_drafters(target_folder(), drafters, prompts, answers=answers))
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from dpace_serve.errors import CheckpointError, ConfigError
 from dpace_training.config import EvaluationConfig, RegenerateConfig
 from dpace_training.data.answers import answer_documents
 from dpace_training.data.conversations import Document, read_documents, spread
+from dpace_training.data.regenerate import regenerate_file
 from dpace_training.data.target_model import Target, load_target
 from dpace_training.data.tokenize import TokenizedConversation, tokenize_document
 from dpace_training.drafter.model import BlockDrafter
@@ -19,7 +20,11 @@ from dpace_training.evaluation.report import evaluation_result
 
 
 def compare_drafters(
-    target_folder: Path, drafter_folders: Sequence[Path], config: EvaluationConfig
+    target_folder: Path,
+    drafter_folders: Sequence[Path],
+    config: EvaluationConfig,
+    *,
+    answers: Path | None,
 ) -> dict[str, Any]:
     """Measure greedy acceptance of drafters in float32 on the same prompts.
 
@@ -27,6 +32,8 @@ def compare_drafters(
         target_folder: Folder of the target.
         drafter_folders: Folders of drafters; their names are the names in the result.
         config: Prompts, how many, and how long answers may be.
+        answers: JSONL file that keeps the target's answers, so that a run that was cut goes on
+            and the next one finds them; none keeps none.
 
     Raises:
         ConfigError: If the prompts cannot be read.
@@ -45,7 +52,7 @@ def compare_drafters(
     target = load_target(target_folder, dtype=torch.float32)
     for folder, drafter in drafters.items():
         _check_fit(folder, drafter, target)
-    documents = _answered(target, sources, config)
+    documents = _answered(target, sources, config, answers)
     prompts: dict[tuple[int, ...], list[HeldOutPrompt]] = {}
     arms = []
     for folder, drafter in drafters.items():
@@ -80,10 +87,14 @@ def load_drafter(folder: Path) -> BlockDrafter:
 
 
 def _answered(
-    target: Target, sources: Sequence[Document], config: EvaluationConfig
+    target: Target, sources: Sequence[Document], config: EvaluationConfig, answers: Path | None
 ) -> list[TokenizedConversation]:
     greedy = RegenerateConfig(max_new_tokens=config.max_new_tokens, batch_size=config.batch_size)
-    answered = answer_documents(target, sources, greedy, description="answers of the target")
+    if answers is None:
+        answered = answer_documents(target, sources, greedy, description="answers of the target")
+    else:
+        answers.parent.mkdir(parents=True, exist_ok=True)
+        answered = regenerate_file(target, sources, answers, greedy)
     return [
         tokenize_document(
             target.tokenizer,

@@ -112,6 +112,20 @@ def test_eval_measures_the_written_drafter_as_training_did(made, tmp_path):
     assert "dpace" in shown.output
 
 
+def test_kept_answers_are_used_again(made, tmp_path):
+    config, _ = made
+    prompts = EvaluationConfig(conversations=config.data.conversations, max_new_tokens=LIMIT)
+    answers = tmp_path / "kept" / "answers.jsonl"
+    fresh = compare_drafters(config.target, [config.output], prompts, answers=None)
+    assert compare_drafters(config.target, [config.output], prompts, answers=answers) == fresh
+    # An answer that only the file knows shows that the file is read.
+    lines = [json.loads(line) for line in answers.read_text().splitlines()]
+    cut = [{**line, "answer_ids": line["answer_ids"][:1]} for line in lines]
+    answers.write_text("".join(json.dumps(line) + "\n" for line in cut))
+    again = compare_drafters(config.target, [config.output], prompts, answers=answers)
+    assert again["arms"][0]["steps"] < fresh["arms"][0]["steps"]
+
+
 def test_a_drafter_of_another_target_is_refused(made, tmp_path):
     config, _ = made
     shape = checkpoint.read_config(config.output)
@@ -120,14 +134,14 @@ def test_a_drafter_of_another_target_is_refused(made, tmp_path):
     checkpoint.write(tmp_path / "foreign", foreign, checkpoint.read_tensors(config.output))
     prompts = EvaluationConfig(conversations=config.data.conversations)
     with pytest.raises(CheckpointError, match=r"num_target_layers 9, .* has 6"):
-        compare_drafters(config.target, [tmp_path / "foreign"], prompts)
+        compare_drafters(config.target, [tmp_path / "foreign"], prompts, answers=None)
 
 
 def test_drafters_of_the_same_name_are_refused(made):
     config, _ = made
     prompts = EvaluationConfig(conversations=config.data.conversations)
     with pytest.raises(ConfigError, match="got dpace, dpace"):
-        compare_drafters(config.target, [config.output, config.output], prompts)
+        compare_drafters(config.target, [config.output, config.output], prompts, answers=None)
 
 
 def test_training_leaves_nothing_to_do_once_it_is_finished(made):
