@@ -197,7 +197,12 @@ def _log_to_stderr() -> None:
 
 def _overrides(given: Mapping[str, object]) -> list[str]:
     """Assignments for `load_config` of the options that were given."""
-    return [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    # YAML cannot read the escapes that JSON writes for characters past the first 65536.
+    return [
+        f"{key}={json.dumps(value, ensure_ascii=False)}"
+        for key, value in given.items()
+        if value is not None
+    ]
 
 
 def _require_writable(path: Path | None) -> None:

@@ -76,6 +76,11 @@ def serve_command(config: ServeConfig) -> list[str]:
     """The command line that serves a configuration with this interpreter."""
     values = config.model_dump(mode="json", exclude_defaults=True, exclude={"target"})
     engine_args = values.pop("engine_args", [])
-    settings = [part for key in values for part in ("--set", f"{key}={json.dumps(values[key])}")]
+    # YAML cannot read the escapes that JSON writes for characters past the first 65536.
+    settings = [
+        part
+        for key, value in values.items()
+        for part in ("--set", f"{key}={json.dumps(value, ensure_ascii=False)}")
+    ]
     serve = [sys.executable, "-m", "dpace_serve.cli", "serve", config.target]
     return [*serve, *settings, "--", *engine_args]

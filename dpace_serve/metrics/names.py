@@ -16,10 +16,11 @@ OTHER_WORKLOAD = "other"
 UnsettledKind = Literal["drafted", "accepted"]
 UNSETTLED_KINDS: tuple[UnsettledKind, ...] = ("drafted", "accepted")
 
-ExclusionReason = Literal["aborted", "several_outputs", "no_record", "no_step"]
+ExclusionReason = Literal["aborted", "several_outputs", "stop_string", "no_record", "no_step"]
 EXCLUSION_REASONS: tuple[ExclusionReason, ...] = (
     "aborted",
     "several_outputs",
+    "stop_string",
     "no_record",
     "no_step",
 )
@@ -129,13 +130,14 @@ REQUESTS_EXCLUDED = MetricSpec(
     "dpace_requests_excluded_total",
     "counter",
     "Finished requests left out of the acceptance statistics: aborted, several_outputs (n > 1), "
-    "no_record (the engine gave none), no_step (nothing was drafted).",
+    "stop_string (found after the engine had counted further), no_record (the engine gave none), "
+    "no_step (nothing was drafted).",
     ("reason",),
 )
 WORKLOAD_UNKNOWN = MetricSpec(
     "dpace_workload_unknown_total",
     "counter",
-    "Requests whose workload tag is outside the configured set, counted as other.",
+    "Counted requests whose workload tag is outside the configured set, counted as other.",
     (),
 )
 DRAFTER_INFO = MetricSpec(

@@ -16,7 +16,7 @@ SUPPORTED_VERSION = "0.32."
 
 
 def register() -> None:
-    """Put our proposer, the CPU fixes and the settlement into this process's engine.
+    """Put our proposer and our changes of the engine into this process.
 
     vLLM calls this in the API server, the engine core and every worker; calling it again changes
     nothing. An error of it ends the process, which is what we want: vLLM would only log one that
@@ -26,17 +26,21 @@ def register() -> None:
         EngineError: If the installed vLLM is of another version.
     """
     import vllm
+    from vllm import envs
 
     require_version(vllm.__version__)
     from vllm.v1.worker import gpu_model_runner
 
-    from dpace_serve.vllm_engine import cpu_fixes, settlement
+    from dpace_serve.vllm_engine import cpu_fixes, settlement, undrafted_steps
     from dpace_serve.vllm_engine.proposer import DpaceProposer
 
     # The runner builds its proposer, and recognises it, by this module-level name.
     gpu_model_runner.DFlashProposer = DpaceProposer
     cpu_fixes.apply()
-    settlement.install()
+    undrafted_steps.install()
+    # Only the recorder joins what the settlement splits: without it users would see the split.
+    if ENDPOINT_PLUGIN in (envs.VLLM_PLUGINS or ()):
+        settlement.install()
 
 
 def is_registered() -> bool:
@@ -81,11 +85,14 @@ class AcceptanceEndpoint:
         Args:
             engine_client: The engine; none in vLLM's render server, which generates nothing.
             state: The application's state; `dpace` is ours.
-            args: The server's arguments; `dpace_config` is there under `dpace serve`.
+            args: The server's arguments; `dpace_config` and `dpace_watch` are there under
+                `dpace serve`.
 
         Raises:
             EngineError: If the general plugin did not load, so that the engine is not ours.
         """
+        from vllm.exceptions import VLLMServerError
+
         from dpace_serve.vllm_engine import recorder
 
         if engine_client is not None and not is_registered():
@@ -94,4 +101,7 @@ class AcceptanceEndpoint:
                 f"is not. Add {GENERAL_PLUGIN} to VLLM_PLUGINS, or see the log for its error."
             )
         config = getattr(args, "dpace_config", None)
-        state.dpace = recorder.start_recording(engine_client, config)
+        watch = getattr(args, "dpace_watch", None)
+        if engine_client is not None and watch is not None:
+            watch.watch(engine_client)
+        state.dpace = recorder.start_recording(engine_client, config, (VLLMServerError,))

@@ -17,7 +17,7 @@ from dpace_serve.drafter import checkpoint
 from dpace_serve.drafter.target import find_target_folder
 from dpace_serve.errors import CheckpointError
 from dpace_serve.metrics.exporter import AcceptanceMetrics
-from dpace_serve.metrics.names import OTHER_WORKLOAD, ExclusionReason
+from dpace_serve.metrics.names import OTHER_WORKLOAD, ExclusionReason, ExportStage
 from dpace_serve.vllm_engine.settlement import join_cut_step
 
 if TYPE_CHECKING:
@@ -33,9 +33,6 @@ METHOD = "dflash"
 WORKLOAD_TAG = "dpace_workload"
 MAX_RECORDS = 256
 """Finished requests kept for `GET /dpace/acceptance?records=`."""
-
-# What a record can trip over: another shape of the engine's output, or sums that do not close.
-_RECORD_ERRORS = (AttributeError, LookupError, TypeError, ValueError)
 
 Generate = Callable[..., AsyncGenerator["RequestOutput", None]]
 
@@ -80,8 +77,18 @@ class AcceptanceRecorder:
             "records": [record.to_dict() for record in newest],
         }
 
-    def recording(self, generate: Generate) -> Generate:
-        """The engine's `generate`, which also records each request as it finishes."""
+    def recording(self, generate: Generate, failures: tuple[type[Exception], ...]) -> Generate:
+        """The engine's `generate`, which also records each request as it finishes.
+
+        Args:
+            generate: The engine's own.
+            failures: Errors of the engine itself, which end a request that it had taken.
+        """
+        interruptions: tuple[type[BaseException], ...] = (
+            asyncio.CancelledError,
+            GeneratorExit,
+            *failures,
+        )
 
         async def generate_and_record(
             prompt: object,
@@ -99,8 +106,10 @@ class AcceptanceRecorder:
                         if output.finished and not is_finished:
                             is_finished = True
                             self.finish(output, sampling_params)
+                        elif sampling_params.n > 1:
+                            self._join(output)  # its answers end one by one
                         yield output
-            except (asyncio.CancelledError, GeneratorExit):
+            except interruptions:
                 if not is_finished:
                     self._metrics.exclude("aborted")
                 raise
@@ -109,33 +118,43 @@ class AcceptanceRecorder:
 
     def finish(self, output: "RequestOutput", sampling_params: "SamplingParams") -> None:
         """Count a finished request; whatever goes wrong is counted and never reaches it."""
+        stage: ExportStage = "record"
         try:
+            # First of all: users must never see the split, counted or not.
+            emitted_by_last_step = _join_cut_steps(output)
             reason = _exclusion_of(output, sampling_params)
-            record = self._record_of(output, sampling_params) if reason is None else None
-        except _RECORD_ERRORS as error:
-            self._metrics.export_error("record")
-            self._log_first(error)
-            return
-        if record is None:
-            self._metrics.exclude(reason or "no_step")
-            return
-        try:
+            if reason is not None:
+                self._metrics.exclude(reason)
+                return
+            is_known, workload = self._workload_of(sampling_params)
+            record = self._record_of(output, workload, emitted_by_last_step)
+            if record is None:
+                self._metrics.exclude("no_step")
+                return
+            stage = "observe"
             self._metrics.observe(record)
-        except ValueError as error:
-            self._metrics.export_error("observe")
+        except Exception as error:  # noqa: BLE001  (no answer may fail over its statistics)
+            self._metrics.export_error(stage)
             self._log_first(error)
             return
         self._records.append(record)
+        if not is_known:
+            self._metrics.unknown_workload()
+
+    def _join(self, output: "RequestOutput") -> None:
+        try:
+            _join_cut_steps(output)
+        except Exception as error:  # noqa: BLE001  (no answer may fail over its statistics)
+            self._log_first(error)
 
     def _record_of(
-        self, output: "RequestOutput", sampling_params: "SamplingParams"
+        self, output: "RequestOutput", workload: str, emitted_by_last_step: int
     ) -> RequestAcceptance | None:
         """Record of one answer; None if nothing of it was drafted."""
         answer = output.outputs[0]
         counts = answer.spec_decode_metrics
         if not sum(counts.histogram):
             return None
-        emitted_by_last_step = join_cut_step(counts)
         settled = settle_last_step(
             counts.per_step_accepted, counts.per_step_drafted, emitted_by_last_step
         )
@@ -146,7 +165,7 @@ class AcceptanceRecorder:
             drafter=self._drafter.name,
             revision=self._drafter.revision,
             arm=self._drafter.arm,
-            workload=self._workload_of(sampling_params),
+            workload=workload,
             per_step_accepted=settled.per_step_accepted,
             per_step_drafted=settled.per_step_drafted,
             emitted_tokens=settled.emitted_tokens,
@@ -155,13 +174,12 @@ class AcceptanceRecorder:
             finish_reason=answer.finish_reason,
         )
 
-    def _workload_of(self, sampling_params: "SamplingParams") -> str:
+    def _workload_of(self, sampling_params: "SamplingParams") -> tuple[bool, str]:
+        """Whether its tag, if any, is one of the configured, and the label to count it under."""
         tag = (sampling_params.extra_args or {}).get(WORKLOAD_TAG)
         if isinstance(tag, str) and tag in self._workloads:
-            return tag
-        if tag is not None and tag != OTHER_WORKLOAD:
-            self._metrics.unknown_workload()
-        return OTHER_WORKLOAD
+            return True, tag
+        return tag in (None, OTHER_WORKLOAD), OTHER_WORKLOAD
 
     def _log_first(self, error: Exception) -> None:
         if not self._has_failed:
@@ -175,13 +193,16 @@ class AcceptanceRecorder:
 
 
 def start_recording(
-    engine_client: "EngineClient | None", config: ServeConfig | None
+    engine_client: "EngineClient | None",
+    config: ServeConfig | None,
+    failures: tuple[type[Exception], ...],
 ) -> AcceptanceRecorder | None:
     """Record what the engine finishes from now on; None where nothing is drafted.
 
     Args:
         engine_client: The engine, whose `generate` is replaced; none generates nothing.
         config: What `dpace serve` was given; under vLLM's own commands there is none.
+        failures: Errors of the engine itself.
 
     Raises:
         CheckpointError: If the drafter is not complete.
@@ -204,7 +225,7 @@ def start_recording(
         block_size=drafter.block_size,
     )
     recorder = AcceptanceRecorder(drafter, metrics, workloads)
-    engine_client.generate = recorder.recording(engine_client.generate)
+    engine_client.generate = recorder.recording(engine_client.generate, failures)
     return recorder
 
 
@@ -224,6 +245,16 @@ def _identify_drafter(vllm_config: "VllmConfig", config: ServeConfig | None) -> 
     )
 
 
+def _join_cut_steps(output: "RequestOutput") -> int:
+    """Undo the scheduler's split in all answers; tokens of the last one's last step."""
+    emitted_by_last_step = 0
+    for answer in output.outputs:
+        counts = answer.spec_decode_metrics
+        if counts is not None and counts.per_step_accepted:
+            emitted_by_last_step = join_cut_step(counts)
+    return emitted_by_last_step
+
+
 def _exclusion_of(
     output: "RequestOutput", sampling_params: "SamplingParams"
 ) -> ExclusionReason | None:
@@ -233,8 +264,10 @@ def _exclusion_of(
     answer = output.outputs[0]
     if answer.finish_reason in ("abort", "error"):
         return "aborted"
+    if _has_stop_string(answer):
+        return "stop_string"
     counts = answer.spec_decode_metrics
-    if counts is None or _has_stop_string(answer):
+    if counts is None:
         return "no_record"
     if sum(counts.histogram) and not counts.per_step_accepted:
         return "no_record"  # the engine was told to keep a summary only

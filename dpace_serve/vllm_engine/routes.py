@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
+from starlette._utils import get_route_path
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -82,8 +83,9 @@ def _is_ours(scope: Scope) -> bool:
     if scope["type"] not in ("http", "websocket"):
         return False
     # Never the URL: its path can be forged with the Host header (CVE-2026-48746).
-    path = str(scope["path"]).removeprefix(scope.get("root_path", ""))
-    return path == PREFIX or path.startswith(f"{PREFIX}/")
+    # The router strips the root path only where a whole part of the path matches it.
+    paths = (str(scope["path"]), get_route_path(scope))
+    return any(path == PREFIX or path.startswith(f"{PREFIX}/") for path in paths)
 
 
 def _hash(key: str) -> bytes:

@@ -14,6 +14,7 @@ from dpace_serve.drafter import checkpoint, doctor
 from dpace_serve.drafter.target import find_target_folder, read_target
 from dpace_serve.errors import ConfigError, EngineError
 from dpace_serve.vllm_engine import plugin
+from dpace_serve.vllm_engine.engine_watch import EngineWatch
 
 if TYPE_CHECKING:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -167,7 +168,7 @@ def _engine_arguments(config: ServeConfig, num_draft_tokens: int | None) -> Name
 
 
 def _our_arguments(config: ServeConfig, num_draft_tokens: int | None) -> dict[str, Any]:
-    own_name = Path(config.target).name if Path(config.target).is_dir() else config.target
+    own_name = Path(config.target).resolve().name if Path(config.target).is_dir() else config.target
     arguments: dict[str, Any] = {
         "model": config.target,
         "served_model_name": [config.served_model_name or own_name],
@@ -232,6 +233,7 @@ def _run(args: Namespace) -> None:
     cli_env_setup()
     configure_logging_from_args(args)
     plugin.register()
+    watch = args.dpace_watch = EngineWatch()
     try:
         uvloop.run(run_server(args))
     except KeyboardInterrupt:
@@ -240,6 +242,8 @@ def _run(args: Namespace) -> None:
         raise EngineError(
             f"the engine stopped: {_one_line(error)} Its own log above says more."
         ) from error
+    if watch.has_died:
+        raise EngineError("the engine died while serving. Its own log above says why.")
 
 
 def _one_line(error: Exception) -> str:

@@ -31,6 +31,7 @@ IN_PROCESS_ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_PLUGINS": "dpace,dpace_http",
     "VLLM_USE_V2_MODEL_RUNNER": "0",
 }
 
@@ -41,7 +42,6 @@ def engine_environment() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in IN_PROCESS_ENVIRONMENT.items():
             patch.setenv(name, value)
-        patch.delenv("VLLM_PLUGINS", raising=False)
         yield
 
 

@@ -37,7 +37,7 @@ def test_several_answers_at_once_are_excluded(served):
 def test_a_stop_string_is_excluded(served):
     body = {"prompt": PROMPT, "max_tokens": 20, "ignore_eos": True}
     answer = served.ask("/v1/completions", **body)["choices"][0]["text"]
-    with excluding(served, "no_record"):
+    with excluding(served, "stop_string"):
         stopped = served.ask("/v1/completions", **body, stop=[answer[len(answer) // 2 :][:4]])
     assert stopped["choices"][0]["finish_reason"] == "stop"
 

@@ -131,6 +131,16 @@ def test_serve_options_become_one_configuration(monkeypatch, tmp_path):
     ]
 
 
+def test_a_path_with_any_character_arrives_as_given(monkeypatch, tmp_path):
+    from dpace_serve.vllm_engine import server
+
+    served = []
+    monkeypatch.setattr(server, "serve", served.append)
+    drafter = tmp_path / "dräf 😀"
+    assert dpace("serve", "😀", "--drafter", str(drafter)) == 0
+    assert (served[0].target, served[0].drafter) == ("😀", drafter)
+
+
 def test_ctrl_c_is_status_130(monkeypatch):
     from dpace_serve.vllm_engine import server
 

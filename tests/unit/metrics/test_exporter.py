@@ -65,8 +65,8 @@ def test_every_series_exists_from_the_start_with_0(registry, metrics):
     info = {key: value for key, value in samples.items() if key[0] == "dpace_drafter_info"}
     assert all(value == 0 for key, value in samples.items() if key not in info)
     # Per workload (2 and other): 2 x 3 positions, 2 kinds, 8 plain counters, and the histogram's
-    # buckets 1..4, +Inf, sum and count; then 4 reasons, 2 stages, the unknown workloads, 1 info.
-    assert len(samples) == 3 * (6 + 2 + 8 + 7) + 4 + 2 + 1 + 1
+    # buckets 1..4, +Inf, sum and count; then 5 reasons, 2 stages, the unknown workloads, 1 info.
+    assert len(samples) == 3 * (6 + 2 + 8 + 7) + 5 + 2 + 1 + 1
 
 
 def test_every_metric_of_the_list_is_exported_with_its_type_help_and_labels(registry, metrics):
@@ -168,6 +168,7 @@ def test_what_is_left_out_or_lost_is_counted(registry, metrics):
     assert snapshot["excluded"] == {
         "aborted": 2,
         "several_outputs": 0,
+        "stop_string": 0,
         "no_record": 1,
         "no_step": 0,
     }
@@ -177,7 +178,8 @@ def test_what_is_left_out_or_lost_is_counted(registry, metrics):
 
 def test_a_reason_or_stage_outside_the_set_makes_no_new_series(registry, metrics):
     before = all_samples(registry)
-    with pytest.raises(ValueError, match="aborted, several_outputs, no_record, no_step, got bored"):
+    reasons = "aborted, several_outputs, stop_string, no_record, no_step"
+    with pytest.raises(ValueError, match=f"{reasons}, got bored"):
         metrics.exclude("bored")
     with pytest.raises(ValueError, match="record, observe, got later"):
         metrics.export_error("later")

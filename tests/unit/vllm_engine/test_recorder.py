@@ -7,15 +7,10 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client import CollectorRegistry
 
-from dpace_serve.config import ServeConfig
-from dpace_serve.demo import bundle
-from dpace_serve.drafter import checkpoint
 from dpace_serve.metrics.exporter import AcceptanceMetrics
-from dpace_serve.vllm_engine import recorder as recorder_module
 from dpace_serve.vllm_engine.recorder import (
     AcceptanceRecorder,
     DrafterIdentity,
-    start_recording,
 )
 from dpace_serve.vllm_engine.settlement import split_cut_step
 
@@ -106,7 +101,8 @@ def test_a_cut_answer_counts_what_it_emitted_and_leaves_the_response_as_the_engi
         (output(answer(counts([1], [7]), finish_reason="abort")), params(), "aborted"),
         (output(answer(None)), params(), "no_record"),
         # A stop string is found in the API process, after the engine has counted further.
-        (output(answer(counts([1], [7]), "stop", stop_reason="END")), params(), "no_record"),
+        (output(answer(counts([1], [7]), "stop", stop_reason="END")), params(), "stop_string"),
+        (output(answer(None, "stop", stop_reason="END")), params(), "stop_string"),
         (
             output(
                 answer(SimpleNamespace(histogram=[1], per_step_accepted=[], per_step_drafted=[]))
@@ -172,6 +168,58 @@ def test_only_the_newest_records_are_kept_and_given_oldest_first(recorder):
     assert recorder.snapshot(0)["records"] == []
 
 
+class EngineBroken(Exception):  # noqa: N818  (the engine's own names end otherwise too)
+    """An error of the engine itself."""
+
+
+async def test_an_engine_that_dies_is_counted_as_aborted_and_raises_as_before(recorder):
+    class Dying:
+        async def generate(self, prompt, sampling_params, request_id):
+            yield output(answer(None), finished=False)
+            raise EngineBroken
+
+    with pytest.raises(EngineBroken):
+        async for _ in recorder.recording(Dying().generate, (EngineBroken,))("p", params(), "r1"):
+            pass
+    assert recorder.snapshot(0)["excluded"]["aborted"] == 1
+
+
+def test_any_error_of_the_statistics_is_counted_and_breaks_no_answer(recorder):
+    class Odd:
+        @property
+        def spec_decode_metrics(self):
+            raise RuntimeError
+
+    recorder.finish(output(Odd()), params())
+    assert recorder.snapshot(0)["export_errors"]["record"] == 1
+
+
+@pytest.mark.parametrize(("reason", "n"), [("stop", 1), ("abort", 1), ("length", 2)])
+def test_an_excluded_answer_leaves_the_response_as_the_engine_made_it(recorder, reason, n):
+    metrics = counts([3, 6], [7, 7])
+    split_cut_step(metrics, num_generated=7, num_emitted=2)
+    recorder.finish(output(answer(metrics, reason, stop_reason="END")), params(n=n))
+    assert metrics.per_step_accepted == [3, 6]
+    assert metrics.per_step_drafted == [7, 7]
+
+
+async def test_several_answers_that_end_one_by_one_are_left_as_the_engine_made_them(recorder):
+    metrics = [counts([3, 6], [7, 7]), counts([6], [7])]
+    for each in metrics:
+        split_cut_step(each, num_generated=7, num_emitted=2)
+    ends = [output(answer(metrics[0]), finished=False), output(answer(metrics[1]))]
+    generate = recorder.recording(ScriptedEngine(*ends).generate, ())
+    assert [out async for out in generate("p", params(n=2), "r1")] == ends
+    assert [each.per_step_accepted for each in metrics] == [[3, 6], [6]]
+
+
+def test_an_unknown_tag_of_a_lost_record_is_not_counted(recorder):
+    too_long = SimpleNamespace(histogram=[0] * 9 + [1], per_step_accepted=[9], per_step_drafted=[9])
+    recorder.finish(output(answer(too_long)), params(dpace_workload="weather"))
+    recorder.finish(output(answer(counts([0], [0]))), params(dpace_workload="weather"))
+    assert recorder.snapshot(0)["unknown_workload"] == 0
+
+
 class ScriptedEngine:
     """Yields its outputs in order and notes whether its generator was closed."""
 
@@ -192,14 +240,14 @@ async def test_outputs_pass_through_unchanged_and_the_last_is_recorded(recorder)
     first = output(answer(None), finished=False)
     last = output(answer(counts([4], [7])))
     engine = ScriptedEngine(first, last)
-    generate = recorder.recording(engine.generate)
+    generate = recorder.recording(engine.generate, (EngineBroken,))
     assert [out async for out in generate("p", params(), "r1", priority=1)] == [first, last]
     assert total(recorder)["steps"] == 1
 
 
 async def test_a_client_that_leaves_is_counted_and_the_engine_told_at_once(recorder):
     engine = ScriptedEngine(output(answer(None), finished=False), output(answer(None)))
-    stream = recorder.recording(engine.generate)("p", params(), "r1")
+    stream = recorder.recording(engine.generate, (EngineBroken,))("p", params(), "r1")
     await anext(stream)
     await stream.aclose()
     assert engine.is_closed
@@ -213,7 +261,7 @@ async def test_a_request_cancelled_while_it_waits_is_counted_as_aborted(recorder
             yield output(answer(None))
 
     async def consume():
-        async for _ in recorder.recording(Stuck().generate)("p", params(), "r1"):
+        async for _ in recorder.recording(Stuck().generate, (EngineBroken,))("p", params(), "r1"):
             pass
 
     task = asyncio.create_task(consume())
@@ -226,7 +274,7 @@ async def test_a_request_cancelled_while_it_waits_is_counted_as_aborted(recorder
 
 async def test_leaving_after_the_last_output_is_no_abort(recorder):
     engine = ScriptedEngine(output(answer(counts([4], [7]))))
-    stream = recorder.recording(engine.generate)("p", params(), "r1")
+    stream = recorder.recording(engine.generate, (EngineBroken,))("p", params(), "r1")
     await anext(stream)
     await stream.aclose()
     assert recorder.snapshot(0)["excluded"]["aborted"] == 0
@@ -240,48 +288,8 @@ async def test_a_request_that_the_engine_refuses_raises_as_before_and_counts_not
             yield
 
     with pytest.raises(ValueError, match="prompt too long"):
-        async for _ in recorder.recording(Refusing().generate)("p", params(), "r1"):
+        async for _ in recorder.recording(Refusing().generate, (EngineBroken,))(
+            "p", params(), "r1"
+        ):
             pass
     assert sum(recorder.snapshot(0)["excluded"].values()) == 0
-
-
-def engine_with(speculation):
-    return SimpleNamespace(
-        vllm_config=SimpleNamespace(speculative_config=speculation),
-        generate=ScriptedEngine(output(answer(counts([4], [7])))).generate,
-    )
-
-
-def dflash():
-    return SimpleNamespace(
-        method="dflash", model=str(bundle.drafter_folder("dpace")), num_speculative_tokens=7
-    )
-
-
-async def test_under_the_engines_own_command_the_drafter_is_named_by_its_folder(monkeypatch):
-    monkeypatch.setattr(recorder_module, "REGISTRY", CollectorRegistry())
-    engine = engine_with(dflash())
-    recording = start_recording(engine, None)
-    async for _ in engine.generate("p", params(dpace_workload="json"), "r1"):
-        pass
-    snapshot = recording.snapshot(1)
-    assert snapshot["drafter"]["name"] == "dpace"
-    assert snapshot["drafter"]["revision"] == checkpoint.revision(bundle.drafter_folder("dpace"))
-    assert snapshot["records"][0]["workload"] == "json"
-
-
-async def test_under_dpace_serve_name_and_workloads_are_the_configured_ones(monkeypatch):
-    monkeypatch.setattr(recorder_module, "REGISTRY", CollectorRegistry())
-    engine = engine_with(dflash())
-    config = ServeConfig(target="t", drafter_name="mine", workloads=("poems",))
-    recording = start_recording(engine, config)
-    async for _ in engine.generate("p", params(dpace_workload="poems"), "r1"):
-        pass
-    record = recording.snapshot(1)["records"][0]
-    assert (record["drafter"], record["workload"]) == ("mine", "poems")
-
-
-def test_nothing_is_recorded_where_nothing_is_drafted():
-    assert start_recording(None, None) is None
-    assert start_recording(engine_with(None), None) is None
-    assert start_recording(engine_with(SimpleNamespace(method="ngram")), None) is None

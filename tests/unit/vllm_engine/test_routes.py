@@ -83,9 +83,11 @@ async def test_a_forged_host_header_does_not_open_it():
     assert response.status_code == 401
 
 
-async def test_a_root_path_does_not_open_it():
-    application = app(keys=["one"], root_path="/behind")
-    assert (await get(application, "/behind/dpace/acceptance")).status_code == 401
+@pytest.mark.parametrize("root_path", ["/", "/d", "/dp", "/dpace", "/behind"])
+async def test_a_root_path_does_not_open_it(root_path):
+    application = app(keys=["one"], root_path=root_path)
+    behind = f"{root_path.rstrip('/')}/dpace/acceptance"
+    assert (await get(application, behind)).status_code == 401
     assert (await get(application, "/dpace/acceptance")).status_code == 401
 
 

@@ -93,6 +93,14 @@ def test_importing_the_plugin_imports_no_engine():
     assert result.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("given", [".", "inner/..", "../tiny"])
+def test_a_target_is_named_by_its_folder_however_it_is_written(given, tmp_path, monkeypatch):
+    (tmp_path / "tiny" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "tiny")
+    arguments = server._our_arguments(ServeConfig(target=given), None)
+    assert arguments["served_model_name"] == ["tiny"]
+
+
 @pytest.fixture
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as listener:
