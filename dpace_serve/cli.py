@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from dpace_serve.errors import ConfigError, DpaceError
+from dpace_serve.errors import DpaceError
+from dpace_serve.result_file import require_writable, write_json
 
 TRAINING_NEEDS = (
     "dpace_training",
@@ -75,13 +76,13 @@ def demo(
             }
         ),
     )
-    _require_writable(json_file)
+    require_writable(json_file)
     require_engine()
     out = Console(highlight=False)
 
     def show(result: DemoResult, url: str | None) -> None:
         print_result(result, out)
-        _write_json(json_file, result.to_dict())
+        write_json(json_file, result.to_dict())
         if url is not None:
             print_serving(url, out)
 
@@ -105,7 +106,7 @@ def bench(json_file: JsonOption = None) -> None:
     from dpace_serve.demo.speed import SpeedSettings, measure_speed, speed_report
     from dpace_serve.demo.speed_table import speed_table
 
-    _require_writable(json_file)
+    require_writable(json_file)
     require_engine()
     rows = measure_speed(
         bundled_models(),
@@ -114,7 +115,7 @@ def bench(json_file: JsonOption = None) -> None:
         progress_console=Console(stderr=True, highlight=False),
     )
     Console(highlight=False).print(speed_table(rows))
-    _write_json(json_file, speed_report(rows))
+    write_json(json_file, speed_report(rows))
 
 
 @app.command()
@@ -171,7 +172,7 @@ def doctor(
     Each failed check names its cure. Exits with 1 if one fails.
     """
     _log_to_stderr()
-    _require_writable(json_file)
+    require_writable(json_file)
     from dpace_serve.drafter.doctor import examine
 
     findings = examine(target, drafter)
@@ -179,7 +180,7 @@ def doctor(
         word = "note" if finding.is_note else "ok" if finding.ok else "FAIL"
         typer.echo(f"{word:4}  {finding.check}: {finding.line()}")
     is_good = all(finding.ok for finding in findings)
-    _write_json(json_file, {"ok": is_good, "findings": [asdict(finding) for finding in findings]})
+    write_json(json_file, {"ok": is_good, "findings": [asdict(finding) for finding in findings]})
     raise typer.Exit(0 if is_good else EXIT_BAD_RESULT)
 
 
@@ -203,23 +204,6 @@ def _overrides(given: Mapping[str, object]) -> list[str]:
         for key, value in given.items()
         if value is not None
     ]
-
-
-def _require_writable(path: Path | None) -> None:
-    """Refuse an output path now rather than after minutes of work."""
-    if path is not None and (path.is_dir() or not path.parent.is_dir()):
-        raise ConfigError(f"{path}: must be a file in an existing folder. Choose another path.")
-
-
-def _write_json(path: Path | None, values: dict[str, Any]) -> None:
-    if path is None:
-        return
-    try:
-        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be written ({error.strerror}). Choose another path."
-        ) from None
 
 
 _mount_training()

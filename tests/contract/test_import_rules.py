@@ -16,6 +16,7 @@ CLEAN_TREE = {
     "dpace_serve/__init__.py": "",
     "dpace_serve/errors.py": "",
     "dpace_serve/config.py": "import dpace_serve.errors",
+    "dpace_serve/result_file.py": "import dpace_serve.errors",
     "dpace_serve/acceptance/__init__.py": "import dpace_serve.errors",
     "dpace_serve/drafter/__init__.py": "import dpace_serve.config",
     "dpace_serve/metrics/__init__.py": "import dpace_serve.acceptance, prometheus_client",

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from dpace_serve.config import load_config
+from dpace_serve.result_file import require_writable, write_json
 from dpace_training.config import EvaluationConfig, TrainConfig
 from dpace_training.progress import STDERR
 
@@ -71,12 +72,12 @@ def evaluate(
     from dpace_training.evaluation.report import evaluation_table
 
     _log_to_stderr()
+    require_writable(json_file)
     overrides = [*(settings or []), f"conversations={json.dumps(str(prompts))}"]
     config = load_config(EvaluationConfig, None, overrides)
     result = compare_drafters(target, drafter, config, answers=answers)
-    if json_file is not None:
-        json_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     Console().print(evaluation_table(result))
+    write_json(json_file, result)
 
 
 def _log_to_stderr() -> None:

@@ -82,6 +82,11 @@ def parse_record(record: dict[str, Any], *, document_id: int, place: str) -> Doc
     Raises:
         ConfigError: If the object is neither a conversation nor a completion.
     """
+    if not {"messages", "prompt"} & record.keys():
+        raise ConfigError(
+            f"{place}: must have messages (a chat) or prompt (a text to continue), has "
+            f"{', '.join(record) or 'nothing'}. Correct the line."
+        )
     try:
         if "messages" in record:
             chat = _ConversationRecord.model_validate(record)

@@ -9,6 +9,8 @@ import json
 import logging
 import platform
 import shutil
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +53,16 @@ HELD_OUT_SEED, SHIPPED_SEED, COMPARISON_SEED = 13, 14, 15
 logger = logging.getLogger(__name__)
 
 
-def main() -> None:
-    """Build tokenizer, target and drafters into the package, and measure them."""
+def main(arguments: Sequence[str]) -> None:
+    """Build tokenizer, target and drafters into the package, and measure them.
+
+    Args:
+        arguments: `prompts` writes only the conversations that the demo recipes read.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    if list(arguments) == ["prompts"]:
+        write_prompts()
+        return
     tokenizer = build_tokenizer(WORK / "tokenizer")
     build_target(tokenizer, WORK / "target-training", target_folder())
     measure(RESULTS / "demo-target.json")
@@ -156,4 +165,4 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
