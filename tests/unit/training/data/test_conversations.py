@@ -56,7 +56,7 @@ def test_a_line_separator_inside_a_text_does_not_end_the_line(tmp_path):
     [
         ("{not json", "not valid JSON"),
         ("[1]", "must be an object"),
-        ('{"text": "x"}', "prompt: Field required"),
+        ('{"text": "x"}', "must have messages (a chat) or prompt (a text to continue), has text"),
         ('{"messages": []}', "messages: "),
         ('{"messages": [{"role": "robot", "content": "x"}]}', "messages.0.role: "),
         ('{"messages": [{"role": "user", "content": 3}]}', "messages.0.content: "),
