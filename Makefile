@@ -29,7 +29,7 @@ demo: setup ## serve the bundled models, send traffic, compare the drafters
 
 test: setup lint types imports ## everything a change must pass, on a CPU
 	$(PYTEST)
-	$(PYTEST) --timeout=900 -m "engine and not slow and not gpu"
+	$(PYTEST) --timeout=900 -m "engine and not gpu"
 
 test-all: setup lint types imports ## the same with the slow tests
 	$(PYTEST) --timeout=1800 -m "not engine and not gpu"

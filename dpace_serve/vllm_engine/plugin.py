@@ -1,5 +1,6 @@
 """Entry points that vLLM loads by name; importing this file imports neither vllm nor torch."""
 
+import os
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,6 @@ def register() -> None:
         EngineError: If the installed vLLM is of another version.
     """
     import vllm
-    from vllm import envs
 
     require_version(vllm.__version__)
     from vllm.v1.worker import gpu_model_runner
@@ -39,7 +39,7 @@ def register() -> None:
     cpu_fixes.apply()
     undrafted_steps.install()
     # Only the recorder joins what the settlement splits: without it users would see the split.
-    if ENDPOINT_PLUGIN in (envs.VLLM_PLUGINS or ()):
+    if ENDPOINT_PLUGIN in os.environ.get("VLLM_PLUGINS", "").split(","):
         settlement.install()
 
 
