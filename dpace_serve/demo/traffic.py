@@ -25,6 +25,7 @@ class Answer:
         text: The answer.
         token_ids: Its tokens; none where the server did not return them.
         completion_tokens: Its length in tokens, as the server counted.
+        started: Reading of the clock when the request was sent, in seconds.
         seconds: From sending the request to the last byte.
     """
 
@@ -32,6 +33,7 @@ class Answer:
     text: str
     token_ids: tuple[int, ...] | None
     completion_tokens: int
+    started: float
     seconds: float
 
 
@@ -92,7 +94,7 @@ class Traffic:
         ask = _chat if prompt.is_chat else _complete
         parts = [part async for part in ask(client, prompt, self.model, self.max_new_tokens)]
         seconds = time.perf_counter() - started
-        return _join(parts, seconds=seconds, key=prompt.key)
+        return _join(parts, started=started, seconds=seconds, key=prompt.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,7 @@ def _token_ids(choice: BaseModel) -> tuple[int, ...]:
     return tuple((choice.model_extra or {}).get("token_ids") or ())
 
 
-def _join(parts: Sequence[_Part], *, seconds: float, key: str) -> Answer:
+def _join(parts: Sequence[_Part], *, started: float, seconds: float, key: str) -> Answer:
     length = sum(part.completion_tokens for part in parts)
     if not length:
         raise EngineError(f"the answer to {key} came without usage. Serve with dpace serve.")
@@ -185,5 +187,6 @@ def _join(parts: Sequence[_Part], *, seconds: float, key: str) -> Answer:
         # Ids that do not add up to the answer prove nothing, so they are not compared.
         token_ids=token_ids if len(token_ids) == length else None,
         completion_tokens=length,
+        started=started,
         seconds=seconds,
     )

@@ -24,12 +24,14 @@ logger = logging.getLogger(__name__)
 GENERAL_GROUP = "vllm.general_plugins"
 ENDPOINT_GROUP = "vllm.endpoint_plugins"
 
+UNIPROC_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 V2_RUNNER_VARIABLE = "VLLM_USE_V2_MODEL_RUNNER"
+THREAD_BINDING_VARIABLE = "VLLM_CPU_OMP_THREADS_BIND"
 CPU_ENVIRONMENT = {
     # Two threads on contended cores were ten times slower than one for small models.
     "OMP_NUM_THREADS": "1",
     # Otherwise the engine sets the number itself, and pins every server to the same cores.
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    THREAD_BINDING_VARIABLE: "nobind",
     # GiB; the engine's own default takes half of the machine's memory.
     "VLLM_CPU_KVCACHE_SPACE": "1",
 }
@@ -159,6 +161,7 @@ def _engine_arguments(config: ServeConfig, num_draft_tokens: int | None) -> Name
     args = _parse_others(make_arg_parser(Parser()), config.engine_args, reserved=ours)
     for name, value in ours.items():
         setattr(args, name, value)
+    _run_worker_in_core(args)
     try:
         validate_parsed_serve_args(args)
     except (TypeError, ValueError) as error:
@@ -222,6 +225,22 @@ def _parse_others(
     for name in closed:
         setattr(args, name, getattr(defaults, name, None))
     return args
+
+
+def _run_worker_in_core(args: Namespace) -> None:
+    """On a CPU, let a lone worker share the engine core's process.
+
+    vLLM gives it one of its own, to bind its threads; the two then wait for each other in busy
+    loops, which takes a second core, and a speculative step makes three such calls. Without
+    binding nothing needs that process. The class is named in full because the CPU platform turns
+    "uni" into "mp".
+    """
+    from vllm.platforms import current_platform
+
+    is_alone = args.tensor_parallel_size == args.pipeline_parallel_size == 1
+    is_bound = os.environ.get(THREAD_BINDING_VARIABLE) != "nobind"
+    if current_platform.is_cpu() and is_alone and not is_bound:
+        args.distributed_executor_backend = args.distributed_executor_backend or UNIPROC_EXECUTOR
 
 
 def _run(args: Namespace) -> None:

@@ -109,6 +109,25 @@ def test_vllm_0_32_generate_takes_these_arguments_first():
     assert parameters(AsyncLLM.generate)[:4] == ["self", "prompt", "sampling_params", "request_id"]
 
 
+def test_vllm_0_32_cpu_platform_refuses_the_executor_by_its_short_name_only(monkeypatch):
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.v1.executor.abstract import Executor
+
+    from dpace_serve.demo import bundle
+    from dpace_serve.vllm_engine.server import UNIPROC_EXECUTOR
+
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
+    chosen = {}
+    for backend in ("uni", UNIPROC_EXECUTOR):
+        args = EngineArgs(
+            model=str(bundle.target_folder()),
+            max_model_len=64,
+            distributed_executor_backend=backend,
+        )
+        chosen[backend] = Executor.get_class(args.create_engine_config()).__name__
+    assert chosen == {"uni": "MultiprocExecutor", UNIPROC_EXECUTOR: "UniProcExecutor"}
+
+
 def test_vllm_0_32_drains_when_given_a_shutdown_timeout():
     from vllm.config import VllmConfig
 

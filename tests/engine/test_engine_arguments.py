@@ -52,6 +52,26 @@ def test_clients_call_a_local_target_by_its_folders_name(arguments, tmp_path):
     assert arguments(served_model_name="mine").served_model_name == ["mine"]
 
 
+@pytest.mark.parametrize(
+    ("given", "binding", "expected"),
+    [
+        ((), "nobind", server.UNIPROC_EXECUTOR),
+        ((), "0-7", None),
+        ((), None, None),
+        (("--tensor-parallel-size", "2"), "nobind", None),
+        (("--distributed-executor-backend", "mp"), "nobind", "mp"),
+    ],
+    ids=["alone", "bound", "engine's binding", "two workers", "the user's"],
+)
+def test_a_lone_unbound_cpu_worker_shares_the_cores_process(
+    arguments, monkeypatch, given, binding, expected
+):
+    monkeypatch.delenv(server.THREAD_BINDING_VARIABLE, raising=False)
+    if binding is not None:
+        monkeypatch.setenv(server.THREAD_BINDING_VARIABLE, binding)
+    assert arguments(*given).distributed_executor_backend == expected
+
+
 def test_the_endpoint_plugin_finds_the_configuration(arguments):
     assert arguments(workloads=("mine",)).dpace_config.workloads == ("mine",)
 

@@ -22,7 +22,7 @@ PROMPTS = [
 
 
 def answer(*, text="right", token_ids=(1, 2, 3, 4), completion_tokens=4, seconds=1.0):
-    return Answer("id", text, token_ids, completion_tokens, seconds)
+    return Answer("id", text, token_ids, completion_tokens, 0.0, seconds)
 
 
 def record(accepted, *, workload, drafted=None):
