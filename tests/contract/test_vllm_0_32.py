@@ -134,8 +134,8 @@ def test_vllm_0_32_drains_when_given_a_shutdown_timeout():
     assert VllmConfig.__dataclass_fields__["shutdown_timeout"].type in (int, "int")
 
 
-@pytest.mark.parametrize("is_async", [False, True])
-def test_vllm_0_32_schedulers_split_the_step_that_an_answer_ends_in(is_async):
+@pytest.mark.parametrize(("is_async", "is_stale"), [(False, False), (True, False), (True, True)])
+def test_vllm_0_32_schedulers_split_the_step_that_an_answer_ends_in(is_async, is_stale):
     from vllm import SamplingParams
     from vllm.v1.core.sched.async_scheduler import AsyncScheduler
     from vllm.v1.core.sched.scheduler import Scheduler
@@ -153,11 +153,13 @@ def test_vllm_0_32_schedulers_split_the_step_that_an_answer_ends_in(is_async):
     request.spec_decode_metrics = RequestSpecDecodeMetrics.new(7)
 
     # A step without drafts comes first, then one that accepted 6: only 4 of its 7 tokens fit.
-    assert scheduler._update_request_with_output(request, [9]) == ([9], False)
+    assert scheduler._update_request_with_output(request, [9], is_stale) == ([9], False)
     request.spec_decode_metrics.observe(num_draft_tokens=7, num_accepted=6, detailed=True)
-    emitted, stopped = scheduler._update_request_with_output(request, list(range(10, 17)))
+    emitted, stopped = scheduler._update_request_with_output(request, list(range(10, 17)), is_stale)
 
     assert (emitted, stopped) == ([10, 11, 12, 13], True)
+    # What was sent before a preemption is emitted, but its placeholders are gone already.
+    assert request.num_output_placeholders == (15 if is_async and not is_stale else 20)
     assert request.spec_decode_metrics.per_step_accepted == [4, 2]
     assert request.spec_decode_metrics.per_step_drafted == [4, 3]
     assert request.spec_decode_metrics.histogram == [0, 0, 0, 0, 0, 0, 1, 0]
