@@ -49,7 +49,7 @@ class SpeedRow:
         mode: `compiled` or `eager`.
         batch_size: Requests in flight.
         arm: Name of the arm.
-        tokens_per_second: Tokens of all answers over the time from the first request to the last byte.
+        tokens_per_second: Tokens of all answers over the time from first request to last byte.
         speedup: Ratio to the arm without speculation in the same round.
         speedup_low: Smallest of the rounds.
         speedup_high: Largest of the rounds.

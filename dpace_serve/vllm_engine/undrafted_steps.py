@@ -9,8 +9,9 @@ the runner decides by, the longest sequence of the batch with all drafts taken a
 decides the same way: then no drafts are planned. Where its own bound is larger, a draft goes
 unused.
 
-Known limit: a request that enters with one token left to compute (all but one in the prefix cache)
-is padded with drafts that nobody made, for the sake of a uniform batch. They count as rejected.
+Known limit: a request that enters with one token left to compute is padded with drafts that nobody
+made, for the sake of a uniform batch, and they count as rejected. Local prefix caching cannot bring
+one: with DFlash the last block that matched is computed again. An external KV cache can.
 """
 
 from collections.abc import Callable
