@@ -13,16 +13,17 @@ COUNT_TIMEOUT_SECONDS = 20
 
 
 def test_a_grammar_that_shortens_drafts_keeps_the_sums_closed(served):
-    before = engines_counts(served)
-    for digits in ("[0-9]{10,40}", "[0-9 ]{12,40}", "[a-f0-9]{10,40}"):
+    before, num_before = engines_counts(served), served.acceptance()["drafters"][0]["requests"]
+    for digits in ("[0-9]{10,40}", "[0-9 ]{12,40}"):
         served.ask(
             "/v1/completions",
             prompt=PROMPT,
             max_tokens=24,
             structured_outputs={"regex": f"(ab|cd){digits}"},
         )
-    after = served.acceptance(records=3)
+    after = served.acceptance(records=2)
     assert after["export_errors"] == {"record": 0, "observe": 0}
+    assert after["drafters"][0]["requests"] == num_before + 2
     records = after["records"]
     assert any(min(record["per_step_drafted"]) < NUM_DRAFT_TOKENS for record in records)
     expected = {
@@ -38,6 +39,16 @@ def test_a_grammar_that_shortens_drafts_keeps_the_sums_closed(served):
         lambda: {name: count - before[name] for name, count in engines_counts(served).items()},
         expected,
     )
+
+
+def test_an_answer_whose_grammar_refuses_every_draft_is_excluded(served):
+    with excluding(served, "no_step"):
+        served.ask(
+            "/v1/completions",
+            prompt=PROMPT,
+            max_tokens=24,
+            structured_outputs={"regex": "(ab|cd)[a-f0-9]{10,40}"},
+        )
 
 
 def test_several_answers_at_once_are_excluded(served):
