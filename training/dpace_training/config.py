@@ -1,71 +1,12 @@
 """What one training run decides, part by part; the parts follow the data to the checkpoint."""
 
-import logging
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from dpace_serve.config import Config
-
-logger = logging.getLogger(__name__)
-
-WeightingName = Literal["uniform", "exp_decay", "dpace"]
-DpaceVariant = Literal["full", "cumulative_only", "continuation_only"]
-ReductionName = Literal["anchor_seq", "batch", "weight_sum", "token", "block"]
-
-GAMMA_BY_BLOCK_SIZE = {8: 4.0, 10: 5.0, 16: 7.0}
-
-
-class LossConfig(Config):
-    """The objective: position weights times token loss, reduced over blocks."""
-
-    weighting: WeightingName = "dpace"
-    """How much each draft position counts: `uniform`, `exp_decay` (DFlash) or `dpace`."""
-    gamma: Annotated[float, Field(gt=0)] | None = None
-    """Decay length of `exp_decay` in positions; follows the block size when not given."""
-    alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Smoothing of `dpace`: 0 is the raw confidence product, 1 a fixed ladder."""
-    variant: DpaceVariant = "full"
-    """Which factors of the `dpace` weight are kept; the other two are ablations."""
-    reduction: ReductionName = "anchor_seq"
-    """What the summed block losses are divided by."""
-    blocks_per_chunk: Annotated[int, Field(ge=1)] = 64
-    """Blocks whose logits exist at the same time; only memory and speed depend on it."""
-
-    @model_validator(mode="after")
-    def _warn_of_legal_but_poor_values(self) -> "LossConfig":
-        if self.weighting == "dpace" and self.alpha == 0:
-            logger.warning(
-                "loss.alpha = 0 hardly trains late positions while confidence is low; "
-                "0.3 to 0.7 is stable."
-            )
-        if self.weighting == "exp_decay" and self.gamma is not None and not 2 <= self.gamma <= 20:
-            logger.warning("loss.gamma is usually between 2 and 20, got %s.", self.gamma)
-        return self
-
-    def resolved_gamma(self, num_draft_tokens: int) -> float:
-        """The decay length in positions: the given one, or the one that fits the block size.
-
-        Published drafters use 4 at block size 8, 5 at 10 and 7 at 16. Between these sizes gamma
-        lies on the straight line; below and above them it is proportional to the block size.
-
-        Source:
-            DFlash, arXiv 2602.06036.
-        """
-        if self.gamma is not None:
-            return self.gamma
-        return _gamma_for(num_draft_tokens + 1)
-
-
-def _gamma_for(block_size: int) -> float:
-    sizes = sorted(GAMMA_BY_BLOCK_SIZE)
-    low = max((size for size in sizes if size <= block_size), default=sizes[0])
-    high = min((size for size in sizes if size >= block_size), default=sizes[-1])
-    if low >= high:
-        return GAMMA_BY_BLOCK_SIZE[low] * block_size / low
-    share = (block_size - low) / (high - low)
-    return (1 - share) * GAMMA_BY_BLOCK_SIZE[low] + share * GAMMA_BY_BLOCK_SIZE[high]
+from dpace_training.losses.config import LossConfig
 
 
 class RegenerateConfig(Config):

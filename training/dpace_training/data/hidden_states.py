@@ -27,11 +27,13 @@ class TargetFeatures:
     """The target's view of one document.
 
     `taps` are the outputs of the tapped layers side by side. `next_token` is the target's most
-    likely next token, known where the document's next token is trained on, else -1.
+    likely next token, known where the document's next token is trained on, else -1. `final` is
+    what the LM head reads, after the last norm; it is kept only where soft labels need it.
     """
 
     taps: Float[Tensor, "tokens features"]
     next_token: Int[Tensor, " tokens"]
+    final: Float[Tensor, "tokens hidden"] | None = None
 
 
 @runtime_checkable
@@ -47,27 +49,41 @@ class RecomputedFeatures:
     """Runs the target on every request."""
 
     def __init__(
-        self, target: Target, documents: Sequence[TokenizedConversation], layer_ids: Sequence[int]
+        self,
+        target: Target,
+        documents: Sequence[TokenizedConversation],
+        layer_ids: Sequence[int],
+        *,
+        with_final: bool = False,
     ) -> None:
         self._target = target
         self._documents = documents
         self._layer_ids = layer_ids
+        self._with_final = with_final
 
     def of(self, indices: Sequence[int]) -> list[TargetFeatures]:
         """Features of the documents at these places, in the target's number format."""
-        return read_features(self._target, [self._documents[i] for i in indices], self._layer_ids)
+        return read_features(
+            self._target,
+            [self._documents[i] for i in indices],
+            self._layer_ids,
+            with_final=self._with_final,
+        )
 
 
 class CachedFeatures:
     """Features on disk in bfloat16, one safetensors file per 512 documents, mapped when read."""
 
-    def __init__(self, folder: Path, num_documents: int) -> None:
-        num_shards = -(-num_documents // DOCUMENTS_PER_SHARD)
-        self._shards = [safe_open(_shard(folder, i), framework="pt") for i in range(num_shards)]
+    def __init__(self, folder: Path, num_documents: int, *, with_final: bool) -> None:
+        numbers = range(-(-num_documents // DOCUMENTS_PER_SHARD))
+        self._shards = [safe_open(_shard(folder, i), framework="pt") for i in numbers]
+        self._finals = [
+            safe_open(_final_shard(folder, i), framework="pt") for i in numbers if with_final
+        ]
         self._offsets = [shard.get_tensor("offsets").tolist() for shard in self._shards]
 
     def of(self, indices: Sequence[int]) -> list[TargetFeatures]:
-        """Features of the documents at these places, taps in bfloat16."""
+        """Features of the documents at these places, states in bfloat16."""
         return [self._one(*divmod(index, DOCUMENTS_PER_SHARD)) for index in indices]
 
     def _one(self, shard: int, row: int) -> TargetFeatures:
@@ -76,6 +92,7 @@ class CachedFeatures:
         return TargetFeatures(
             taps=file.get_slice("taps")[start:end],
             next_token=file.get_slice("next_token")[start:end],
+            final=self._finals[shard].get_slice("final")[start:end] if self._finals else None,
         )
 
 
@@ -86,10 +103,12 @@ def cache_features(
     folder: Path,
     *,
     batch_size: int,
+    with_final: bool = False,
 ) -> CachedFeatures:
     """Run the target once over all documents, or find that an earlier run has done so.
 
-    Shards are written one after another, so a run that was cut goes on with the next one.
+    Shards are written one after another, so a run that was cut goes on with the next one. Final
+    states lie in files of their own, which an objective on soft labels adds to what is there.
 
     Args:
         target: Model to tap.
@@ -97,6 +116,7 @@ def cache_features(
         layer_ids: Layers to tap; id i is the output of decoder layer i, from 0.
         folder: Where the files lie.
         batch_size: Documents read at the same time.
+        with_final: Keep the final states too.
 
     Raises:
         ConfigError: If the folder's files belong to another target, other layers or other text.
@@ -111,18 +131,25 @@ def cache_features(
     with progress_bar("hidden states of the target", len(documents)) as advance:
         for index, start in enumerate(range(0, len(documents), DOCUMENTS_PER_SHARD)):
             part = documents[start : start + DOCUMENTS_PER_SHARD]
-            if not _shard(folder, index).exists():
-                _write_shard(
-                    _shard(folder, index),
-                    _read_by_length(target, part, layer_ids, batch_size=batch_size),
+            files = [_shard(folder, index)] + [_final_shard(folder, index)] * with_final
+            if not all(file.exists() for file in files):
+                features = _read_by_length(
+                    target, part, layer_ids, batch_size=batch_size, with_final=with_final
                 )
+                _write_shard(files[0], features)
+                if with_final:
+                    _write_final_shard(files[1], features)
             advance(len(part), "")
-    return CachedFeatures(folder, len(documents))
+    return CachedFeatures(folder, len(documents), with_final=with_final)
 
 
 @torch.no_grad()
 def read_features(
-    target: Target, documents: Sequence[TokenizedConversation], layer_ids: Sequence[int]
+    target: Target,
+    documents: Sequence[TokenizedConversation],
+    layer_ids: Sequence[int],
+    *,
+    with_final: bool = False,
 ) -> list[TargetFeatures]:
     """Run the target on a batch of documents, padded on the right.
 
@@ -130,6 +157,7 @@ def read_features(
         target: Model to tap.
         documents: Non-empty documents.
         layer_ids: Layers to tap; id i is the output of decoder layer i, from 0.
+        with_final: Return the final states too.
 
     Raises:
         ConfigError: If a layer does not exist.
@@ -155,6 +183,7 @@ def read_features(
         TargetFeatures(
             taps=joined[row, :length],
             next_token=_next_tokens(final[row, :length], document.loss_mask, head),
+            final=final[row, :length] if with_final else None,
         )
         for row, (document, length) in enumerate(zip(documents, lengths, strict=True))
     ]
@@ -177,30 +206,47 @@ def _read_by_length(
     layer_ids: Sequence[int],
     *,
     batch_size: int,
+    with_final: bool = False,
 ) -> list[TargetFeatures]:
     order = sorted(range(len(documents)), key=lambda i: len(documents[i].token_ids))
     features: dict[int, TargetFeatures] = {}
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        found = read_features(target, [documents[i] for i in batch], layer_ids)
+        found = read_features(
+            target, [documents[i] for i in batch], layer_ids, with_final=with_final
+        )
         for index, feature in zip(batch, found, strict=True):
-            features[index] = TargetFeatures(feature.taps.bfloat16(), feature.next_token)
+            final = None if feature.final is None else feature.final.bfloat16()
+            features[index] = TargetFeatures(feature.taps.bfloat16(), feature.next_token, final)
     return [features[index] for index in range(len(documents))]
 
 
 def _write_shard(path: Path, features: Sequence[TargetFeatures]) -> None:
     lengths = torch.tensor([0] + [len(feature.next_token) for feature in features])
-    temporary = path.with_suffix(".tmp")
-    save_file(
+    _save_whole(
+        path,
         {
             "taps": torch.cat([feature.taps for feature in features]).cpu(),
             "next_token": torch.cat([feature.next_token for feature in features]),
             "offsets": lengths.cumsum(dim=0),
         },
-        temporary,
     )
+
+
+def _write_final_shard(path: Path, features: Sequence[TargetFeatures]) -> None:
+    finals = [feature.final for feature in features if feature.final is not None]
+    _save_whole(path, {"final": torch.cat(finals).cpu()})
+
+
+def _save_whole(path: Path, tensors: dict[str, Tensor]) -> None:
+    temporary = path.with_suffix(".tmp")
+    save_file(tensors, temporary)
     temporary.replace(path)
 
 
 def _shard(folder: Path, index: int) -> Path:
     return folder / f"shard-{index:05d}.safetensors"
+
+
+def _final_shard(folder: Path, index: int) -> Path:
+    return folder / f"final-{index:05d}.safetensors"

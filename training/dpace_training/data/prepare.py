@@ -71,9 +71,12 @@ def prepare(config: TrainConfig) -> PreparedData:
             drafter.target_layer_ids,
             config.data.work / "hidden_states",
             batch_size=config.data.target_batch_size,
+            with_final=config.loss.needs_target,
         )
     else:
-        features = RecomputedFeatures(target, documents, drafter.target_layer_ids)
+        features = RecomputedFeatures(
+            target, documents, drafter.target_layer_ids, with_final=config.loss.needs_target
+        )
     return PreparedData(
         target=target,
         drafter=drafter,

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from dpace_training.config import FitConfig
 from dpace_training.data.anchors import anchor_generator, block_targets, sample_anchors
-from dpace_training.data.hidden_states import FeatureSource
+from dpace_training.data.hidden_states import UNKNOWN_TOKEN, FeatureSource
 from dpace_training.data.tokenize import TokenizedConversation
+from dpace_training.losses.config import LabelSource
+from dpace_training.losses.objective import TargetStates
 
 BATCHES_SORTED_TOGETHER = 32
 
@@ -20,14 +22,30 @@ BATCHES_SORTED_TOGETHER = 32
 class Batch:
     """Documents padded to one width; padding and dropped blocks are unsupervised.
 
-    Draft positions run from 1; index 0 of the last axis of `labels` is draft position 1.
+    Draft positions run from 1; index 0 of the last axis of `labels` is draft position 1. `final`
+    is there where the objective looks at the target's distribution.
     """
 
     taps: Float[Tensor, "documents tokens features"]
+    final: Float[Tensor, "documents tokens hidden"] | None
     anchors: Int[Tensor, "documents blocks"]
     anchor_tokens: Int[Tensor, "documents blocks"]
     labels: Int[Tensor, "documents blocks positions"]
     supervised: Bool[Tensor, "documents blocks positions"]
+
+    def target_states(self, device: torch.device) -> TargetStates | None:
+        """Final states of all documents in one row, and where each draft position is predicted."""
+        if self.final is None:
+            return None
+        num_documents, num_tokens, _ = self.final.shape
+        # The state at the token before predicts a draft position: at the anchor, the first one.
+        offsets = torch.arange(self.labels.shape[-1])
+        starts = torch.arange(num_documents).view(-1, 1, 1) * num_tokens
+        within = (self.anchors.unsqueeze(-1) + offsets).clamp_max(num_tokens - 1)
+        return TargetStates(
+            states=self.final.flatten(0, 1).to(device),
+            rows=(starts + within).flatten(0, 1).to(device),
+        )
 
 
 def epoch_batches(
@@ -63,6 +81,7 @@ def make_batch(
     *,
     block_size: int,
     fit: FitConfig,
+    labels: LabelSource,
     epoch: int,
 ) -> Batch:
     """Draw the anchors of these documents in this epoch and lay everything out as tensors.
@@ -73,15 +92,23 @@ def make_batch(
         indices: Places of the batch's documents.
         block_size: Anchor and draft positions of a block.
         fit: Seed, number of anchors and whether blocks may run out of the document.
+        labels: The text's own tokens, or the target's most likely ones.
         epoch: Number of the epoch, from 0; another epoch draws other anchors.
     """
-    rows = [
-        _document_blocks(documents[index], block_size=block_size, fit=fit, epoch=epoch)
-        for index in indices
-    ]
-    taps = [feature.taps.float() for feature in features.of(indices)]
+    found = features.of(indices)
+    rows = []
+    for index, feature in zip(indices, found, strict=True):
+        token_ids = torch.tensor(documents[index].token_ids)
+        wanted = token_ids if labels == "data" else _most_likely(token_ids, feature.next_token)
+        rows.append(
+            _document_blocks(
+                documents[index], token_ids, wanted, block_size=block_size, fit=fit, epoch=epoch
+            )
+        )
+    finals = [feature.final.float() for feature in found if feature.final is not None]
     return Batch(
-        taps=torch.nn.utils.rnn.pad_sequence(taps, batch_first=True),
+        taps=_stack([feature.taps.float() for feature in found]),
+        final=_stack(finals) if finals else None,
         anchors=_stack([row[0] for row in rows]),
         anchor_tokens=_stack([row[1] for row in rows]),
         labels=_stack([row[2] for row in rows]),
@@ -89,10 +116,24 @@ def make_batch(
     )
 
 
+def _most_likely(
+    token_ids: Int[Tensor, " tokens"], next_token: Int[Tensor, " tokens"]
+) -> Int[Tensor, " tokens"]:
+    """At each token what the target would have written there, where that is known."""
+    predicted = torch.full_like(token_ids, UNKNOWN_TOKEN)
+    predicted[1:] = next_token[:-1]
+    return torch.where(predicted == UNKNOWN_TOKEN, token_ids, predicted)
+
+
 def _document_blocks(
-    document: TokenizedConversation, *, block_size: int, fit: FitConfig, epoch: int
+    document: TokenizedConversation,
+    token_ids: Int[Tensor, " tokens"],
+    wanted: Int[Tensor, " tokens"],
+    *,
+    block_size: int,
+    fit: FitConfig,
+    epoch: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    token_ids = torch.tensor(document.token_ids)
     loss_mask = torch.tensor(document.loss_mask)
     anchors = sample_anchors(
         loss_mask,
@@ -101,7 +142,7 @@ def _document_blocks(
         generator=anchor_generator(fit.seed, epoch, document.document_id),
         allow_tail=fit.allow_tail,
     )
-    labels, supervised = block_targets(token_ids, loss_mask, anchors, block_size=block_size)
+    labels, supervised = block_targets(wanted, loss_mask, anchors, block_size=block_size)
     return anchors, token_ids[anchors], labels, supervised
 
 

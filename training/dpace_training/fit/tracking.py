@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dpace_training.losses.objective import ObjectiveStatistics
+from dpace_training.losses.statistics import ObjectiveStatistics
 
 DIGITS = 6
 

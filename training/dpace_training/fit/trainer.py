@@ -16,8 +16,9 @@ from dpace_training.drafter.model import BlockDrafter
 from dpace_training.fit.batches import Batch, epoch_batches, make_batch
 from dpace_training.fit.checkpoint import ResumePoint, load_resume_point, save_resume_point
 from dpace_training.fit.optimizer import learning_rate_at, make_optimizer
-from dpace_training.losses.objective import ObjectiveStatistics, block_objective
+from dpace_training.losses.objective import block_objective
 from dpace_training.losses.reduction import ReductionCounts, block_scales, needs_weight_sum
+from dpace_training.losses.statistics import ObjectiveStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +122,7 @@ class Trainer:
                 places[start : start + size],
                 block_size=self.drafter.config.block_size,
                 fit=fit,
+                labels=self._config.loss.labels,
                 epoch=epoch,
             )
             for start in range(0, len(places), size)
@@ -146,7 +148,7 @@ class Trainer:
                 batch.supervised.to(device).flatten(0, 1),
                 scales.to(device).flatten(),
                 self._config.loss,
-                self.drafter.config.num_draft_tokens,
+                batch.target_states(device),
             )
 
 

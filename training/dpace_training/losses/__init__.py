@@ -1,1 +1,1 @@
-"""The objective: {position weights} x {token loss}, and a named reduction over blocks."""
+"""The objective: {position weights} x {token loss} + {joint term}, reduced over blocks."""

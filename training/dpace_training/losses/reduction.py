@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dpace_training.config import ReductionName
+from dpace_training.losses.config import ReductionName
 
 
 @dataclass(frozen=True, slots=True)

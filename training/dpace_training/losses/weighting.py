@@ -1,21 +1,22 @@
 """Position weights: how much each draft position of a block counts in the loss.
 
-Every function maps the drafter's confidence in the label and the supervised mask, both over draft
-positions 1..num_draft_tokens (the anchor has no column), to weights without gradient. A position
-that is not supervised gets weight 0 and is a no-op for the others: it neither ends the chain of
-confidences nor shifts the index of later positions.
+Weights run over draft positions 1..num_draft_tokens (the anchor has no column) and carry no
+gradient. A position that is not supervised gets weight 0 and is a no-op for the others: it neither
+ends the chain of confidences nor shifts the index of later positions.
+
+A weighting of one's own is one function here and one line in `WEIGHTINGS`.
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dpace_training.config import DpaceVariant, LossConfig, WeightingName
+from dpace_training.losses.config import DpaceVariant, LossConfig, WeightingName
+from dpace_training.losses.predictions import BlockPredictions
 
-WeightFn = Callable[[Tensor, Tensor], Tensor]
+PositionWeights = Float[Tensor, "blocks positions"]
 
 
 def uniform_weights(
@@ -82,13 +83,83 @@ def dpace_weights(
     return suffix_sum * supervised
 
 
-# From the loss settings and num_draft_tokens to the function that weighs.
-WEIGHTINGS: dict[WeightingName, Callable[[LossConfig, int], WeightFn]] = {
-    "uniform": lambda loss, num_draft_tokens: uniform_weights,  # noqa: ARG005 (one table, one form)
-    "exp_decay": lambda loss, num_draft_tokens: partial(
-        exp_decay_weights, gamma=loss.resolved_gamma(num_draft_tokens)
-    ),
-    "dpace": lambda loss, num_draft_tokens: partial(  # noqa: ARG005 (one table, one form)
-        dpace_weights, alpha=loss.alpha, variant=loss.variant
-    ),
+def reach_weights(
+    acceptance: Float[Tensor, "blocks positions"],
+    supervised: Bool[Tensor, "blocks positions"],
+) -> Float[Tensor, "blocks positions"]:
+    """Weigh each position by the chance that decoding gets there: all before it accepted.
+
+    Args:
+        acceptance: Chance that a position is accepted once all before it were, in [0, 1].
+        supervised: False where a position must not be trained on.
+    """
+    factors = torch.where(supervised, acceptance.detach(), torch.ones_like(acceptance))
+    reached = factors.cumprod(dim=-1).roll(1, dims=-1)
+    reached[:, 0] = 1
+    return reached * supervised
+
+
+def first_error(
+    is_right: Bool[Tensor, "blocks positions"], supervised: Bool[Tensor, "blocks positions"]
+) -> Bool[Tensor, "blocks positions"]:
+    """The first supervised position whose draft is wrong; nowhere in a block that is all right."""
+    is_wrong = supervised & ~is_right
+    return is_wrong & (is_wrong.cumsum(dim=-1) == 1)
+
+
+def until_first_error(
+    is_right: Bool[Tensor, "blocks positions"], supervised: Bool[Tensor, "blocks positions"]
+) -> Bool[Tensor, "blocks positions"]:
+    """Supervised positions up to and with the first wrong draft: those that decoding settles.
+
+    Source:
+        Accept-until-fail, arXiv 2607.01893.
+    """
+    num_wrong = (supervised & ~is_right).cumsum(dim=-1)
+    is_after = (num_wrong > 0) & ~first_error(is_right, supervised)
+    return supervised & ~is_after
+
+
+def position_weights(predictions: BlockPredictions, loss: LossConfig) -> PositionWeights:
+    """The objective's weights: by name, cut to the support, first error raised; no gradient.
+
+    Source:
+        Bonus of the first error: focal term of arXiv 2606.11552.
+    """
+    is_right, supervised = predictions.is_right, predictions.supervised
+    weights = WEIGHTINGS[loss.weighting](predictions, loss)
+    if loss.support == "until_first_error":
+        weights = weights * until_first_error(is_right, supervised)
+    if loss.first_error_bonus:
+        bonus = first_error(is_right, supervised).to(weights.dtype)
+        weights = weights + loss.first_error_bonus * bonus
+    return weights.detach()
+
+
+def _uniform(predictions: BlockPredictions, loss: LossConfig) -> PositionWeights:  # noqa: ARG001 (one table, one form)
+    return uniform_weights(predictions.confidence, predictions.supervised)
+
+
+def _exp_decay(predictions: BlockPredictions, loss: LossConfig) -> PositionWeights:
+    gamma = loss.resolved_gamma(predictions.supervised.shape[-1])
+    return exp_decay_weights(predictions.confidence, predictions.supervised, gamma=gamma)
+
+
+def _dpace(predictions: BlockPredictions, loss: LossConfig) -> PositionWeights:
+    confidence = predictions.confidence
+    if loss.confidence == "overlap":
+        confidence = predictions.require_agreement().overlap
+    return dpace_weights(confidence, predictions.supervised, alpha=loss.alpha, variant=loss.variant)
+
+
+def _reach(predictions: BlockPredictions, loss: LossConfig) -> PositionWeights:  # noqa: ARG001 (one table, one form)
+    acceptance = predictions.require_agreement().greedy_acceptance
+    return reach_weights(acceptance, predictions.supervised)
+
+
+WEIGHTINGS: dict[WeightingName, Callable[[BlockPredictions, LossConfig], PositionWeights]] = {
+    "uniform": _uniform,
+    "exp_decay": _exp_decay,
+    "dpace": _dpace,
+    "reach": _reach,
 }

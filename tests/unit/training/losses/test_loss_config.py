@@ -1,9 +1,11 @@
 """The settings of the loss."""
 
+from typing import get_args
+
 import pytest
 from pydantic import ValidationError
 
-from dpace_training.config import LossConfig
+from dpace_training.losses.config import RECIPES, LossConfig, RecipeName
 
 
 @pytest.mark.parametrize(
@@ -33,4 +35,39 @@ def test_legal_but_poor_values_are_warned_of(caplog, settings, word):
 )
 def test_values_out_of_bounds_are_refused(settings):
     with pytest.raises(ValidationError):
+        LossConfig(**settings)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_sets_what_it_says_and_yields_to_what_stands_beside_it(recipe):
+    loss = LossConfig(recipe=recipe)
+    assert {name: getattr(loss, name) for name in RECIPES[recipe]} == RECIPES[recipe]
+    assert LossConfig(recipe=recipe, reduction="token").reduction == "token"
+    # What is saved beside a drafter reads back as the same objective.
+    assert LossConfig(**loss.model_dump()) == loss
+
+
+def test_every_recipe_has_its_values():
+    assert set(RECIPES) == set(get_args(RecipeName))
+
+
+def test_the_recipe_gives_way_in_the_parts_that_are_set():
+    loss = LossConfig(recipe="left_to_right", gamma=5.0)
+    assert (loss.gamma, loss.first_error_bonus, loss.resolved_joint_scale) == (5.0, 0.3, 40.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "cure"),
+    [
+        ({"token_loss": "kl"}, 'labels = "soft"'),
+        ({"joint": "expected_tau"}, 'labels = "soft"'),
+        ({"weighting": "reach"}, 'labels = "soft"'),
+        ({"confidence": "overlap"}, 'labels = "soft"'),
+        ({"labels": "soft"}, "target_argmax"),
+        ({"joint": "chain", "reduction": "weight_sum"}, "anchor_seq"),
+        ({"recipe": "best"}, "left_to_right"),
+    ],
+)
+def test_parts_that_do_not_fit_together_are_refused_with_the_cure(settings, cure):
+    with pytest.raises(ValidationError, match=cure):
         LossConfig(**settings)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dpace_training.config import LossConfig
+from dpace_training.losses.config import LossConfig
 from dpace_training.losses.objective import block_objective
 from dpace_training.losses.reduction import ReductionCounts, block_scales
 
@@ -29,7 +29,7 @@ def objective_of(logits: Tensor, loss: LossConfig, supervised: Tensor | None = N
     head = torch.eye(logits.shape[-1], dtype=logits.dtype)
     labels = torch.zeros(logits.shape[:2], dtype=torch.int64)
     scales = torch.ones(len(logits), dtype=torch.float64)
-    return block_objective(logits, head, labels, supervised, scales, loss, logits.shape[1])
+    return block_objective(logits, head, labels, supervised, scales, loss)
 
 
 def dpace(alpha: float = 0.5, variant: str = "full") -> LossConfig:
@@ -155,7 +155,6 @@ def reduced(reduction: str) -> float:
         V6_SUPERVISED.flatten(0, 1),
         scales,
         LossConfig(reduction=reduction),
-        4,
     )
     if reduction == "weight_sum":
         total = total / statistics.weight_sum
@@ -232,7 +231,6 @@ def test_no_more_logits_than_one_chunk_exist_at_once_forward_or_backward():
             torch.ones(blocks, positions, dtype=torch.bool),
             torch.ones(blocks),
             LossConfig(blocks_per_chunk=3),
-            positions,
         )
         total.backward()
     assert seen.rows == 3 * positions
@@ -254,7 +252,6 @@ def test_logits_of_earlier_chunks_are_not_kept_for_the_backward_pass():
             torch.ones(12, 5, dtype=torch.bool),
             torch.ones(12),
             LossConfig(blocks_per_chunk=3),
-            5,
         )
     assert saved
     assert not [tensor.shape for tensor in saved if tensor.shape[-1:] == (vocab,)]

@@ -1,6 +1,7 @@
 """Position weights against hand-computed vectors and the identities that tie them together."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -8,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dpace_training.config import LossConfig
+from dpace_training.losses.config import LossConfig, WeightingName
+from dpace_training.losses.predictions import Agreement, BlockPredictions
 from dpace_training.losses.weighting import (
     WEIGHTINGS,
     dpace_weights,
     exp_decay_weights,
+    position_weights,
     uniform_weights,
 )
 
@@ -115,19 +118,103 @@ def test_a_nan_confidence_at_an_unsupervised_position_stays_out_of_the_weights()
     assert close(found, row(1.771875, 0.0, 0.871875, 0.309375))
 
 
-@pytest.mark.parametrize("name", ["uniform", "exp_decay", "dpace"])
-def test_no_weight_carries_a_gradient(name):
-    confidence = row(*V1).requires_grad_()
-    weights = WEIGHTINGS[name](LossConfig(weighting=name), 4)(confidence, mask(*NO_HOLE))
+def predictions(
+    confidences=V1, *, supervised=NO_HOLE, right=None, overlap=None, target_of_draft=None
+) -> BlockPredictions:
+    """One block; `right` tells where the drafter's most likely token is the label."""
+    overlaps = None
+    if overlap is not None or target_of_draft is not None:
+        nothing = torch.zeros(1, len(confidences), 2, dtype=torch.float64)
+        overlaps = Agreement(
+            draft_log_probs=nothing,
+            target_probs=nothing,
+            overlap=row(*(overlap or confidences)).requires_grad_(),
+            greedy_acceptance=row(*(target_of_draft or confidences)),
+        )
+    return BlockPredictions(
+        cross_entropy=-row(*confidences).log().requires_grad_(),
+        is_right=mask(*(right or NO_HOLE)),
+        supervised=mask(*supervised),
+        agreement=overlaps,
+    )
+
+
+OBJECTIVES = [
+    {"weighting": "uniform"},
+    {"weighting": "exp_decay"},
+    {"weighting": "dpace"},
+    {"weighting": "dpace", "confidence": "overlap", "labels": "soft"},
+    {"weighting": "reach", "labels": "soft"},
+    {"recipe": "left_to_right"},
+    {"recipe": "auf"},
+]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_no_weight_carries_a_gradient(objective):
+    weights = position_weights(predictions(overlap=V1), LossConfig(**objective))
     assert not weights.requires_grad
 
 
+def test_every_weighting_has_its_line_in_the_table():
+    assert set(WEIGHTINGS) == set(get_args(WeightingName))
+
+
 def test_the_table_passes_the_settings_on():
+    two = predictions((0.5, 0.5), supervised=(True, True), right=(True, True))
     loss = LossConfig(weighting="exp_decay", gamma=4.0)
-    assert close(WEIGHTINGS["exp_decay"](loss, 4)(row(0.5, 0.5), mask(True, True)),
-                 row(1, math.exp(-0.25)))  # fmt: skip
+    assert close(position_weights(two, loss), row(1, math.exp(-0.25)))
     loss = LossConfig(weighting="dpace", alpha=1.0, variant="cumulative_only")
-    assert close(WEIGHTINGS["dpace"](loss, 4)(row(*V1), mask(*NO_HOLE)), row(1, 1, 1, 1))
+    assert close(position_weights(predictions(), loss), row(1, 1, 1, 1))
+
+
+def test_dpace_reads_the_overlap_where_it_is_told_to():
+    loss = LossConfig(weighting="dpace", confidence="overlap", labels="soft")
+    found = position_weights(predictions((0.3,) * 4, overlap=V1), loss)
+    assert close(found, row(2.22890625, 1.32890625, 0.65390625, 0.23203125))
+
+
+# Which drafts are right, and then: support, position of the first error.
+LEADING_RUNS = [
+    ((True, True, False, True), (1, 1, 1, 0), 3),
+    ((True, True, True, True), (1, 1, 1, 1), None),
+    ((False, True, True, True), (1, 0, 0, 0), 1),
+    ((True, False, True, False), (1, 1, 0, 0), 2),
+]
+
+
+@pytest.mark.parametrize(("right", "support", "error"), LEADING_RUNS)
+def test_accept_until_fail_trains_on_what_decoding_settles(right, support, error):
+    assert close(
+        position_weights(predictions(right=right), LossConfig(recipe="auf")), row(*support)
+    )
+
+
+@pytest.mark.parametrize(("right", "support", "error"), LEADING_RUNS)
+def test_the_bonus_falls_on_the_first_error_alone(right, support, error):
+    found = position_weights(predictions(right=right), LossConfig(recipe="first_error"))
+    assert close(found, row(*(1.3 if k == error else 1.0 for k in (1, 2, 3, 4))))
+
+
+def test_a_hole_is_neither_an_error_nor_the_end_of_the_support():
+    block = predictions(right=(True, False, False, True), supervised=HOLE_AT_2)
+    assert close(position_weights(block, LossConfig(recipe="auf")), row(1, 0, 1, 0))
+    found = position_weights(block, LossConfig(recipe="first_error"))
+    assert close(found, row(1, 0, 1.3, 1))
+
+
+def test_the_support_cuts_any_weighting():
+    loss = LossConfig(recipe="dpace", support="until_first_error")
+    found = position_weights(predictions(right=(True, False, True, True)), loss)
+    assert close(found, row(2.22890625, 1.32890625, 0, 0))
+
+
+def test_reach_is_the_chance_that_all_drafts_before_are_accepted():
+    loss = LossConfig(weighting="reach", labels="soft")
+    whole = predictions((0.1,) * 4, target_of_draft=V1)
+    assert close(position_weights(whole, loss), row(1, 0.8, 0.4, 0.1))
+    holed = predictions((0.1,) * 4, target_of_draft=V1, supervised=HOLE_AT_2)
+    assert close(position_weights(holed, loss), row(1, 0, 0.8, 0.2))
 
 
 @st.composite
