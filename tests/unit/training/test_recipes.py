@@ -25,15 +25,20 @@ def test_every_recipe_is_valid():
 def test_the_demo_recipes_differ_in_output_and_objective_alone():
     recipes = [load_config(TrainConfig, CONFIGS / f"{name}.yaml", []) for name in DEMO]
     assert [recipe.loss.weighting for recipe in recipes] == ["uniform", "exp_decay", "dpace"]
-    rest = [
-        recipe.model_dump(exclude={"output": True, "loss": {"weighting"}}) for recipe in recipes
-    ]
+    assert [recipe.loss.name for recipe in recipes] == ["uniform", "dflash", "dpace"]
+    differing = {"output": True, "loss": {"recipe", "weighting"}}
+    rest = [recipe.model_dump(exclude=differing) for recipe in recipes]
     assert rest[0] == rest[1] == rest[2]
 
 
 def test_an_override_replaces_a_setting():
     config = load_config(TrainConfig, CONFIGS / "demo-dpace.yaml", ["loss.alpha=0.25"])
     assert config.loss.alpha == 0.25
+
+
+def test_a_recipe_can_be_replaced_on_the_command_line():
+    config = load_config(TrainConfig, CONFIGS / "demo-dpace.yaml", ["loss.recipe=auf"])
+    assert (config.loss.weighting, config.loss.support) == ("uniform", "until_first_error")
 
 
 def test_a_misspelt_setting_is_refused_with_its_place():

@@ -31,7 +31,7 @@ def drafter_config(config: TrainConfig, target: Target) -> DrafterConfig:
         target_layer_ids=_layer_ids(config, target),
         num_target_layers=model.num_hidden_layers,
         target_hidden_size=model.hidden_size,
-        objective=config.loss.weighting,
+        objective=config.loss.name,
         target_name=target.folder.name,
         target_revision=target.revision,
     )

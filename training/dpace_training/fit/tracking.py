@@ -33,7 +33,9 @@ def statistics_record(statistics: ObjectiveStatistics) -> dict[str, Any]:
         "token_loss": _row(statistics.mean_token_loss.tolist()),
         "accuracy": _row(statistics.accuracy.tolist()),
         "confidence": _row(statistics.mean_confidence.tolist()),
+        "overlap": _row(statistics.mean_overlap.tolist()),
         "leading_run": round(float(statistics.mean_leading_run), DIGITS),
+        "joint": round(float(statistics.joint / statistics.blocks), DIGITS),
     }
 
 

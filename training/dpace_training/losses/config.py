@@ -131,6 +131,19 @@ class LossConfig(Config):
         return self
 
     @property
+    def name(self) -> str:
+        """The recipe, or the weighting, and what differs from it, such as `dpace alpha=0.3`."""
+        base: dict[str, Any] = {"weighting": self.weighting}
+        if self.recipe is not None:
+            base = {"recipe": self.recipe, **RECIPES[self.recipe]}
+        defaults = {name: field.default for name, field in type(self).model_fields.items()}
+        plain = {**defaults, **base, "blocks_per_chunk": self.blocks_per_chunk}
+        changed = [
+            f"{name}={value}" for name, value in self.model_dump().items() if value != plain[name]
+        ]
+        return " ".join([self.recipe or self.weighting, *changed])
+
+    @property
     def needs_target(self) -> bool:
         """Whether the target's distribution is compared with the drafter's."""
         return bool(self._on_soft_labels)

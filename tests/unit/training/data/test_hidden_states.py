@@ -83,3 +83,25 @@ def test_a_cache_of_something_else_is_refused(target, tmp_path):
     retrained = dataclasses.replace(target, revision="0123456789ab")
     with pytest.raises(ConfigError, match="made with another target"):
         cache_features(retrained, DOCUMENTS, LAYER_IDS, tmp_path, batch_size=2)
+
+
+def test_final_states_are_what_the_head_reads(target):
+    item = document(9)
+    (feature,) = read_features(target, [item], LAYER_IDS, with_final=True)
+    logits = target.model(torch.tensor([item.token_ids])).logits[0]
+    head = target.model.get_output_embeddings().weight
+    torch.testing.assert_close(feature.final @ head.T, logits)
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_final_states_join_a_cache_that_lacks_them(target, tmp_path):
+    without = cache_features(target, DOCUMENTS, LAYER_IDS, tmp_path, batch_size=2)
+    assert without.of([0])[0].final is None
+    first = tmp_path / "shard-00000.safetensors"
+    content = first.read_bytes()
+    cached = cache_features(target, DOCUMENTS, LAYER_IDS, tmp_path, batch_size=2, with_final=True)
+    assert first.read_bytes() == content
+    fresh = RecomputedFeatures(target, DOCUMENTS, LAYER_IDS, with_final=True)
+    for index in range(5):
+        (from_disk,), (computed,) = cached.of([index]), fresh.of([index])
+        torch.testing.assert_close(from_disk.final.float(), computed.final, atol=1e-4, rtol=2**-8)

@@ -17,21 +17,41 @@ def document(document_id, length, prompt):
 DOCUMENTS = [document(10, 12, 2), document(11, 7, 3), document(12, 5, 4)]
 
 
+def next_tokens(item):
+    """The target would say 100 + position wherever that is trained on."""
+    known = torch.tensor([*item.loss_mask[1:], False])
+    return torch.where(known, 101 + torch.arange(len(item.token_ids)), -1).int()
+
+
 class CountingFeatures:
-    """Each token's tap is its position."""
+    """Each token's tap is its position, and so is its final state where that is kept."""
+
+    def __init__(self, *, with_final=False):
+        self.with_final = with_final
 
     def of(self, indices):
         return [
             TargetFeatures(
                 taps=torch.arange(len(DOCUMENTS[i].token_ids)).unsqueeze(-1).bfloat16(),
-                next_token=torch.zeros(len(DOCUMENTS[i].token_ids), dtype=torch.int32),
+                next_token=next_tokens(DOCUMENTS[i]),
+                final=torch.arange(len(DOCUMENTS[i].token_ids)).unsqueeze(-1).bfloat16()
+                if self.with_final
+                else None,
             )
             for i in indices
         ]
 
 
-def batch(indices, *, epoch=0):
-    return make_batch(DOCUMENTS, CountingFeatures(), indices, block_size=4, fit=FIT, epoch=epoch)
+def batch(indices, *, epoch=0, labels="data", with_final=False, fit=FIT):
+    return make_batch(
+        DOCUMENTS,
+        CountingFeatures(with_final=with_final),
+        indices,
+        block_size=4,
+        fit=fit,
+        labels=labels,
+        epoch=epoch,
+    )
 
 
 def test_labels_follow_the_anchor_and_taps_stand_at_their_token():
@@ -88,3 +108,32 @@ def test_documents_of_a_batch_are_of_similar_length():
     assert max(widths) <= 2
     longest = [max(lengths[i] for i in part) for part in batches]
     assert longest != sorted(longest)
+
+
+@pytest.mark.parametrize("labels", ["target_argmax", "soft"])
+def test_the_targets_own_choice_can_be_the_label(labels):
+    made, data = batch([0, 1], labels=labels), batch([0, 1])
+    assert torch.equal(made.labels[made.supervised], 100 + data.labels[data.supervised])
+    # The anchor stays what the text says: the draft goes on from there.
+    assert torch.equal(made.anchor_tokens, data.anchor_tokens)
+
+
+def test_a_draft_position_is_predicted_at_the_token_before_it():
+    made = batch([0, 1], with_final=True)
+    target = made.target_states(torch.device("cpu"))
+    rows = target.states[target.rows, 0]
+    supervised = made.supervised.flatten(0, 1)
+    labels = made.labels.flatten(0, 1)
+    assert torch.equal(rows[supervised], labels[supervised].float() - 1)
+    # Rows of the second document lie behind those of the first, whose width is the batch's.
+    assert target.rows[3].tolist() == [12 + 3, 12 + 4, 12 + 5]
+
+
+def test_rows_beyond_the_documents_end_stay_inside_the_batch():
+    made = batch([1], with_final=True, fit=FitConfig(num_anchors=3, seed=4, allow_tail=True))
+    target = made.target_states(torch.device("cpu"))
+    assert int(target.rows.max()) < len(target.states)
+
+
+def test_without_soft_labels_there_are_no_target_states():
+    assert batch([0]).target_states(torch.device("cpu")) is None

@@ -17,6 +17,7 @@ from dpace_training.evaluation.compare import load_drafter
 from dpace_training.fit import run
 from dpace_training.fit.checkpoint import RESUME_FILE
 from dpace_training.fit.trainer import Trainer
+from dpace_training.losses.config import RECIPES
 
 
 @pytest.fixture
@@ -105,6 +106,17 @@ def test_objectives_start_from_the_same_weights(build):
     assert same(weights(trainers[0]), weights(trainers[2]))
     other_seed = fresh(build(fit__seed=1))
     assert not same(weights(trainers[0]), weights(other_seed))
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_every_recipe_trains_alone_and_in_micro_batches(build, recipe):
+    whole = fresh(build(loss__recipe=recipe))
+    parts = fresh(build(loss__recipe=recipe, fit__micro_batch_size=1))
+    first, second = whole.train_step(), parts.train_step()
+    assert second.loss == pytest.approx(first.loss, rel=1e-5)
+    assert second.gradient_norm == pytest.approx(first.gradient_norm, rel=1e-4)
+    assert first.gradient_norm > 0
+    assert whole.drafter.config.objective == recipe
 
 
 @pytest.mark.parametrize("reduction", ["anchor_seq", "batch", "weight_sum", "token", "block"])

@@ -71,3 +71,11 @@ def test_the_recipe_gives_way_in_the_parts_that_are_set():
 def test_parts_that_do_not_fit_together_are_refused_with_the_cure(settings, cure):
     with pytest.raises(ValidationError, match=cure):
         LossConfig(**settings)
+
+
+def test_the_name_says_what_is_trained_on():
+    assert LossConfig().name == "dpace"
+    assert LossConfig(recipe="left_to_right").name == "left_to_right"
+    assert LossConfig(recipe="dpace", alpha=0.3, blocks_per_chunk=2).name == "dpace alpha=0.3"
+    changed = LossConfig(recipe="auf", token_loss="kl", labels="soft")  # noqa: S106 (no password)
+    assert changed.name == "auf token_loss=kl labels=soft"
