@@ -50,6 +50,26 @@ def train(config: ConfigFile, overrides: Overrides = None) -> None:
     typer.echo(f"{settings.output}: drafter after {facts['steps']} steps{tau}")
 
 
+@app.command()
+def study(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
+) -> None:
+    """Train the same drafter under several objectives and seeds, and compare them."""
+    from dpace_training.study.config import StudyConfig
+    from dpace_training.study.report import study_table
+    from dpace_training.study.run import run_study
+
+    _log_to_stderr()
+    require_writable(json_file)
+    settings = load_config(StudyConfig, config, overrides or [])
+    result = run_study(settings)
+    for held_out in settings.held_out:
+        Console().print(study_table(result, held_out))
+    write_json(json_file, result)
+
+
 @app.command(name="eval")
 def evaluate(
     target: Annotated[Path, typer.Option(help="Folder of the target.")],

@@ -28,6 +28,7 @@ from dpace_training.demo.prompts import (
     held_out_tasks,
     write_held_out_prompts,
     write_shipped_prompts,
+    write_study_prompts,
     write_training_prompts,
 )
 from dpace_training.demo.tables import RESULTS, update_tables
@@ -46,9 +47,12 @@ TRAINING_TASKS, TRAINING_PIECES = 4_200, 1_200
 HELD_OUT_PER_WORKLOAD = 200
 COMPARED_PER_WORKLOAD = 1_000
 SHIPPED_PER_WORKLOAD = 16
+STUDY_PER_WORKLOAD = 100
+# One family that prints records like three others, one that reckons like two others.
+OUT_OF_DOMAIN = ("csv", "dates")
 # Every use draws from a stream of its own; held-out questions are never trained on in any of them.
 TOKENIZER_SEED, DRAFTER_SEED, QUALITY_SEED = 7, 11, 12
-HELD_OUT_SEED, SHIPPED_SEED, COMPARISON_SEED = 13, 14, 15
+HELD_OUT_SEED, SHIPPED_SEED, COMPARISON_SEED, STUDY_SEED = 13, 14, 15, 16
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +131,13 @@ def write_prompts() -> None:
     )
     write_held_out_prompts(
         WORK / "comparison.jsonl", seed=COMPARISON_SEED, per_workload=COMPARED_PER_WORKLOAD
+    )
+    write_study_prompts(
+        WORK / "reproduce",
+        WORK / "conversations.jsonl",
+        out_of_domain=OUT_OF_DOMAIN,
+        seed=STUDY_SEED,
+        per_workload=STUDY_PER_WORKLOAD,
     )
     write_shipped_prompts(prompts_file(), seed=SHIPPED_SEED, per_workload=SHIPPED_PER_WORKLOAD)
 

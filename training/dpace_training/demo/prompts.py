@@ -3,7 +3,7 @@
 import itertools
 import json
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,32 @@ def write_training_prompts(path: Path, *, seed: int, num_tasks: int, num_pieces:
     chats = itertools.islice(tasks(seed, held_out=False), num_tasks)
     pieces = itertools.islice(library_pieces(seed, held_out=False), num_pieces)
     _write(path, itertools.chain(map(_chat, chats), map(_completion, pieces)))
+
+
+def write_study_prompts(
+    folder: Path, training: Path, *, out_of_domain: Collection[str], seed: int, per_workload: int
+) -> None:
+    """Write training prompts without some workloads, and held-out ones with and without them.
+
+    Args:
+        folder: Gets `conversations`, `in-domain` and `out-of-domain`, all JSONL.
+        training: What `write_training_prompts` wrote.
+        out_of_domain: Workloads that no drafter of the study is trained on.
+        seed: Seed of the held-out prompts.
+        per_workload: Held-out prompts of each workload.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    held_out = folder / "held-out.jsonl"
+    write_held_out_prompts(held_out, seed=seed, per_workload=per_workload)
+    for source, name, is_outside in (
+        (training, "conversations", False),
+        (held_out, "in-domain", False),
+        (held_out, "out-of-domain", True),
+    ):
+        records = map(json.loads, source.read_text(encoding="utf-8").splitlines())
+        kept = (r for r in records if (r["workload"] in out_of_domain) == is_outside)
+        _write(folder / f"{name}.jsonl", kept)
+    held_out.unlink()
 
 
 def write_held_out_prompts(path: Path, *, seed: int, per_workload: int) -> None:

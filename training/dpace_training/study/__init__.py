@@ -1,0 +1,1 @@
+"""Studies: the same target, data, steps and seeds under several objectives."""

@@ -1,0 +1,60 @@
+"""What a study compares: objectives, seeds and held-out prompts around one training run."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from dpace_serve.config import Config
+from dpace_training.config import TrainConfig
+from dpace_training.losses.config import LossConfig
+
+ArmName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+class HeldOutSet(Config):
+    """Prompts that no run trains on; the target answers them once for all drafters."""
+
+    conversations: Path
+    """JSONL file of prompts."""
+    temperature: Literal[0, 1] = 0
+    """Sampling temperature of the answers; 0 is greedy."""
+    seed: int = 0
+    """Seed of sampled answers."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 256
+    """Longest answer in tokens."""
+    max_documents: Annotated[int, Field(ge=1)] | None = None
+    """Use only this many prompts, evenly spread over the file."""
+
+
+class StudyConfig(Config):
+    """Every arm is trained once with every seed; nothing else differs."""
+
+    base: TrainConfig
+    """The run that all arms share; its `output` is the folder of the study."""
+    arms: Annotated[dict[ArmName, LossConfig], Field(min_length=1)]
+    """Objectives by the name they have in the result."""
+    baseline: ArmName
+    """The arm that the others are compared with."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    """Seeds of the runs: initial weights, order of the documents, anchors."""
+    held_out: Annotated[dict[ArmName, HeldOutSet], Field(min_length=1)]
+    """Sets of held-out prompts by name."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.baseline not in self.arms:
+            raise ValueError(f"baseline must be one of the arms, got {self.baseline!r}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must differ, got {list(self.seeds)}")
+        return self
+
+    def run(self, arm: str, seed: int) -> TrainConfig:
+        """The training run of one arm and seed."""
+        return self.base.model_copy(
+            update={
+                "output": self.base.output / arm / f"seed-{seed}",
+                "loss": self.arms[arm],
+                "fit": self.base.fit.model_copy(update={"seed": seed}),
+            }
+        )

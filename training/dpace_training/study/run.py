@@ -1,0 +1,153 @@
+"""`dpace study`: train every arm with every seed, replay held-out answers, and sum up."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpace_training.config import RegenerateConfig
+from dpace_training.data.conversations import read_documents, spread
+from dpace_training.data.provenance import claim_key
+from dpace_training.data.regenerate import regenerate_file
+from dpace_training.data.target_model import Target, load_target
+from dpace_training.data.tokenize import tokenize_document
+from dpace_training.evaluation.compare import load_drafter
+from dpace_training.evaluation.held_out import (
+    ArmAcceptance,
+    HeldOutPrompt,
+    held_out_prompts,
+    measure_acceptance,
+)
+from dpace_training.fit.run import train
+from dpace_training.study.config import HeldOutSet, StudyConfig
+from dpace_training.study.summary import RunAcceptance, RunResult, study_result
+
+ACCEPTANCE_FILE = "held_out.json"
+TRAINED_FILE = "model.safetensors"
+
+logger = logging.getLogger(__name__)
+
+
+def run_study(config: StudyConfig) -> dict[str, Any]:
+    """Do what is left of a study and return its result.
+
+    A finished run is not repeated, a cut one goes on. Several processes may share the work, each
+    with seeds of its own; the last call, with all seeds, finds all runs finished.
+
+    Raises:
+        ConfigError: If a file or setting is wrong, or the folder holds another study's runs.
+        CheckpointError: If the target cannot be loaded or a drafter is damaged.
+    """
+    measure = _Measure(config)
+    results = []
+    for seed in config.seeds:
+        for arm in config.arms:
+            run = config.run(arm, seed)
+            if not (run.output / TRAINED_FILE).exists():
+                logger.info("training %s with seed %d", arm, seed)
+                train(run)
+            results.append(RunResult(arm, seed, measure.acceptance(run.output), _curve(run.output)))
+    return study_result(config, results)
+
+
+@dataclass(frozen=True, slots=True)
+class _LoadedSets:
+    target: Target
+    prompts: dict[str, list[HeldOutPrompt]]
+
+
+class _Measure:
+    """Replays the held-out answers; they and the target are loaded when first needed."""
+
+    def __init__(self, config: StudyConfig) -> None:
+        self._config = config
+        self._loaded: _LoadedSets | None = None
+
+    def acceptance(self, folder: Path) -> dict[str, RunAcceptance]:
+        """Acceptance of the drafter in this folder on every set, measured once."""
+        sets = {name: held_out.model_dump(mode="json") for name, held_out in self._sets.items()}
+        claim_key(folder / "held_out.key.json", sets, what="acceptance on held-out prompts")
+        path = folder / ACCEPTANCE_FILE
+        if path.exists():
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            return {name: RunAcceptance.from_record(record) for name, record in stored.items()}
+        measured = self._measured(folder)
+        records = {name: acceptance.to_record() for name, acceptance in measured.items()}
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(records) + "\n", encoding="utf-8")
+        temporary.replace(path)
+        return measured
+
+    @property
+    def _sets(self) -> dict[str, HeldOutSet]:
+        return self._config.held_out
+
+    def _measured(self, folder: Path) -> dict[str, RunAcceptance]:
+        drafter = load_drafter(folder)
+        if self._loaded is None:
+            self._loaded = self._load(drafter.config.target_layer_ids)
+        model = self._loaded.target.model
+        return {
+            name: _run_acceptance(
+                measure_acceptance(
+                    f"{folder.parent.name} on {name}",
+                    drafter,
+                    prompts,
+                    embedding=model.get_input_embeddings().weight,
+                    head=model.get_output_embeddings().weight,
+                )
+            )
+            for name, prompts in self._loaded.prompts.items()
+        }
+
+    def _load(self, layer_ids: tuple[int, ...]) -> _LoadedSets:
+        # In float32, whatever the training ran in: the target's answers decide what is right.
+        target = load_target(self._config.base.target, dtype=torch.float32)
+        prompts = {
+            name: self._answered(target, name, held_out, layer_ids)
+            for name, held_out in self._sets.items()
+        }
+        return _LoadedSets(target, prompts)
+
+    def _answered(
+        self, target: Target, name: str, held_out: HeldOutSet, layer_ids: tuple[int, ...]
+    ) -> list[HeldOutPrompt]:
+        batch_size = self._config.base.evaluation.batch_size
+        settings = RegenerateConfig(
+            temperature=held_out.temperature,
+            seed=held_out.seed,
+            max_new_tokens=held_out.max_new_tokens,
+            batch_size=batch_size,
+        )
+        source = spread(read_documents(held_out.conversations), held_out.max_documents)
+        destination = self._config.base.output / f"answers-{name}.jsonl"
+        answered = regenerate_file(target, source, destination, settings)
+        documents = [
+            tokenize_document(
+                target.tokenizer,
+                document,
+                end_ids=target.end_ids,
+                max_tokens=target.model.config.max_position_embeddings,
+            )
+            for document in answered
+        ]
+        return held_out_prompts(target, documents, layer_ids, batch_size=batch_size)
+
+
+def _run_acceptance(arm: ArmAcceptance) -> RunAcceptance:
+    total = arm.total
+    return RunAcceptance(pairs=arm.pairs, accepted=total.accepted, drafted=total.drafted)
+
+
+def _curve(folder: Path) -> dict[int, float]:
+    """Held-out tau by step, as it was logged while training."""
+    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    return {
+        record["step"]: record["evaluation"]["tau"]
+        for record in records
+        if record.get("evaluation") is not None
+    }
