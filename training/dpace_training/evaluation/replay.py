@@ -1,8 +1,11 @@
-"""Acceptance on a finished greedy answer of the target, without decoding it again.
+"""Acceptance on a finished answer of the target, without decoding it again.
 
 The drafter drafts after every token of the answer in one pass; then the anchors are walked as the
-decode loop would have visited them. At temperature 0 this is what `decode` counts, step by step,
-as long as the answer is the target's own greedy one: on other text it means nothing.
+decode loop would have visited them. On the target's own greedy answer this is what `decode` counts,
+step by step. On an answer that the target sampled, it is one draw of what an engine counts that
+verifies most likely tokens (one-hot drafts) at that temperature: such a draft is accepted with the
+target's probability of it, and that is how often the target's own sample equals it. On any other
+text it means nothing.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """What a study compares: objectives, seeds and held-out prompts around one training run."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -42,7 +42,7 @@ class StudyConfig(Config):
     """Sets of held-out prompts by name."""
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _fits_together(self) -> "StudyConfig":
         if self.baseline not in self.arms:
             raise ValueError(f"baseline must be one of the arms, got {self.baseline!r}")
         if len(set(self.seeds)) < len(self.seeds):

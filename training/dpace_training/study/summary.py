@@ -143,7 +143,7 @@ def _summed(runs: Sequence[RunAcceptance]) -> Pairs:
     )
 
 
-def _mean_curve(curves: Sequence[dict[int, float]]) -> list[dict[str, float]]:
+def _mean_curve(curves: Sequence[dict[int, float]]) -> list[dict[str, int | float]]:
     steps = sorted(set.intersection(*(set(curve) for curve in curves)))
     return [
         {"step": step, "tau": round(statistics.fmean(curve[step] for curve in curves), DIGITS)}

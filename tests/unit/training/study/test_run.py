@@ -1,0 +1,71 @@
+import json
+
+import pytest
+
+from dpace_serve.config import build_config
+from dpace_serve.errors import ConfigError
+from dpace_training.study import run as study_run
+from dpace_training.study.config import StudyConfig
+from dpace_training.study.run import run_study
+
+
+@pytest.fixture
+def values(target_folder, write_jsonl, tmp_path):
+    def chats(name, count):
+        lines = [{"messages": [{"role": "user", "content": f"{name} {i}"}]} for i in range(count)]
+        return str(write_jsonl(f"{name}.jsonl", lines))
+
+    return {
+        "base": {
+            "target": str(target_folder),
+            "output": str(tmp_path / "study"),
+            "data": {
+                "conversations": chats("say", 8),
+                "work": str(tmp_path / "prepared"),
+                "regenerate": {"max_new_tokens": 12},
+            },
+            "drafter": {"num_hidden_layers": 1, "block_size": 4, "num_taps": 2},
+            "fit": {"epochs": 1, "batch_size": 4, "num_anchors": 4},
+            "evaluation": {"conversations": chats("early", 2), "every": 1, "max_new_tokens": 12},
+        },
+        "arms": {"dpace": {"recipe": "dpace"}, "auf": {"recipe": "auf"}},
+        "baseline": "dpace",
+        "seeds": [0, 1],
+        "held_out": {
+            "greedy": {"conversations": chats("tell", 3), "max_new_tokens": 12},
+            "sampled": {
+                "conversations": chats("ask", 3),
+                "max_new_tokens": 12,
+                "temperature": 1,
+            },
+        },
+    }
+
+
+def study(values, **changes):
+    return run_study(build_config(StudyConfig, values | changes, source="the test"))
+
+
+def test_every_arm_and_seed_is_trained_and_measured_once(values, monkeypatch):
+    trained = []
+    train = study_run.train
+    monkeypatch.setattr(
+        study_run, "train", lambda config: (trained.append(config.output), train(config))
+    )
+    study(values, seeds=[1])
+    assert len(trained) == 2
+    result = study(values)
+    assert len(trained) == len(set(trained)) == 4
+    assert [arm["name"] for arm in result["arms"]] == ["dpace", "auf"]
+    assert result["arms"][0]["curve"][-1]["step"] == 2
+    assert result["arms"][1]["sets"]["sampled"]["prompts"] == 3
+    again = study(values)
+    assert len(trained) == 4
+    assert json.dumps(again) == json.dumps(result)
+
+
+def test_another_held_out_set_does_not_reuse_old_figures(values):
+    study(values, seeds=[0])
+    fewer = {**values["held_out"]["greedy"], "max_documents": 2}
+    with pytest.raises(ConfigError, match="were made with another greedy"):
+        study(values, seeds=[0], held_out=values["held_out"] | {"greedy": fewer})
