@@ -13,5 +13,9 @@ class CheckpointError(DpaceError):
     """A target or drafter folder is missing, damaged or does not fit its partner."""
 
 
+class TrainingError(DpaceError):
+    """A training run cannot go on; what it saved before is whole."""
+
+
 class EngineError(DpaceError):
     """The serving engine is absent, of another version, or did not start."""

@@ -45,6 +45,8 @@ def train(config: ConfigFile, overrides: Overrides = None) -> None:
     _log_to_stderr()
     settings = load_config(TrainConfig, config, overrides or [])
     facts = run(settings)
+    if facts is None:
+        return  # another process of this run says it
     evaluation = facts["evaluation"]
     tau = f", held-out tau {evaluation['tau']:.3f}" if evaluation else ""
     typer.echo(f"{settings.output}: drafter after {facts['steps']} steps{tau}")

@@ -72,21 +72,23 @@ class FitConfig(Config):
     max_steps: Annotated[int, Field(ge=1)] | None = None
     """Stop, and end the learning-rate schedule, after this many optimizer steps."""
     batch_size: Annotated[int, Field(ge=1)] = 32
-    """Documents in one optimizer step."""
+    """Documents in one optimizer step, over all processes together."""
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None
-    """Documents in one backward pass; all of the step's documents when not given."""
+    """Documents in one backward pass of one process; all that it has in a step when not given."""
     num_anchors: Annotated[int, Field(ge=1)] = 512
     """Blocks drawn from one document in one epoch, at most."""
     allow_tail: bool = False
     """Let the last blocks run out of the document, unsupervised there."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """AdamW, or Muon on the matrices with AdamW on the rest."""
     learning_rate: Annotated[float, Field(gt=0)] = 6e-4
-    """Highest learning rate."""
+    """Highest learning rate, of both optimizers."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.04
     """Share of the steps in which the learning rate rises; it then falls to 0 as a cosine."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's decay rates of the first and second moment."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """AdamW's weight decay."""
+    """Weight decay, decoupled from the gradient."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     """Largest norm of the whole gradient."""
     autocast: Literal["none", "bfloat16"] = "none"
@@ -97,6 +99,10 @@ class FitConfig(Config):
     """Steps averaged into one line of the log."""
     save_every: Annotated[int, Field(ge=1)] = 200
     """Steps between two saved states that training can resume from; a multiple of log_every."""
+    keep_last: Annotated[int, Field(ge=1)] = 2
+    """Saved states that are kept; older ones are deleted once a newer one is whole."""
+    sharding: Literal["none", "fsdp2"] = "none"
+    """With several processes: all weights on each, or a part of each weight (FSDP2)."""
 
     @model_validator(mode="after")
     def _saves_between_log_lines(self) -> "FitConfig":

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -32,6 +32,10 @@ class Batch:
     anchor_tokens: Int[Tensor, "documents blocks"]
     labels: Int[Tensor, "documents blocks positions"]
     supervised: Bool[Tensor, "documents blocks positions"]
+
+    def unsupervised(self) -> "Batch":
+        """The same shapes with nothing to learn."""
+        return replace(self, supervised=torch.zeros_like(self.supervised))
 
     def target_states(self, device: torch.device) -> TargetStates | None:
         """Final states of all documents in one row, and where each draft position is predicted."""

@@ -1,4 +1,4 @@
-"""AdamW and its learning rate, which depends on the step alone."""
+"""Optimizers, and the learning rate, which depends on the step alone."""
 
 import math
 
@@ -8,15 +8,36 @@ from dpace_training.config import FitConfig
 from dpace_training.drafter.model import BlockDrafter
 
 
-def make_optimizer(drafter: BlockDrafter, fit: FitConfig) -> torch.optim.AdamW:
-    """AdamW over all weights of the drafter."""
-    return torch.optim.AdamW(
-        drafter.parameters(),
-        lr=fit.learning_rate,
-        betas=fit.betas,
-        weight_decay=fit.weight_decay,
-        fused=True,
-    )
+def make_optimizers(drafter: BlockDrafter, fit: FitConfig) -> list[torch.optim.Optimizer]:
+    """AdamW over all weights; with `muon`, Muon over the matrices and AdamW over the rest.
+
+    Both share one learning rate: Muon scales its update to the size that AdamW's would have.
+
+    Source:
+        Muon: Keller Jordan et al., 2024; its scale: arXiv 2502.16982, section 2.2.
+    """
+    weights = list(drafter.parameters())
+    matrices = [weight for weight in weights if weight.ndim == 2 and fit.optimizer == "muon"]
+    others = [weight for weight in weights if all(weight is not matrix for matrix in matrices)]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(
+            others,
+            lr=fit.learning_rate,
+            betas=fit.betas,
+            weight_decay=fit.weight_decay,
+            fused=True,
+        )
+    ]
+    if matrices:
+        optimizers.append(
+            torch.optim.Muon(
+                matrices,
+                lr=fit.learning_rate,
+                weight_decay=fit.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    return optimizers
 
 
 def learning_rate_at(step: int, *, total_steps: int, fit: FitConfig) -> float:

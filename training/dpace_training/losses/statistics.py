@@ -44,6 +44,17 @@ class ObjectiveStatistics:
             *(getattr(self, field.name) + getattr(other, field.name) for field in fields(self))
         )
 
+    def like(self, numbers: Float[Tensor, " numbers"]) -> "ObjectiveStatistics":
+        """The same fields with other numbers, given one after another on the CPU."""
+        sizes = [getattr(self, field.name).numel() for field in fields(self)]
+        parts = torch.split(numbers, sizes)
+        return ObjectiveStatistics(
+            *(
+                part.view(getattr(self, field.name).shape)
+                for field, part in zip(fields(self), parts, strict=True)
+            )
+        )
+
     @property
     def weight_sum(self) -> Float[Tensor, ""]:
         """Sum of all weights: the denominator of the `weight_sum` reduction."""

@@ -15,7 +15,8 @@ from dpace_training.drafter.model import BlockDrafter
 from dpace_training.drafter.shape import drafter_config
 from dpace_training.evaluation.compare import load_drafter
 from dpace_training.fit import run
-from dpace_training.fit.checkpoint import RESUME_FILE
+from dpace_training.fit.ranks import Ranks
+from dpace_training.fit.resume import saved_states
 from dpace_training.fit.trainer import Trainer
 from dpace_training.losses.config import RECIPES
 
@@ -66,7 +67,7 @@ def build(settings):
 
 
 def fresh(config):
-    return Trainer(config, prepare(config))
+    return Trainer(config, prepare(config), Ranks())
 
 
 def losses(trainer, steps):
@@ -214,7 +215,7 @@ def test_a_run_of_other_settings_or_data_is_not_resumed(build):
     data = prepare(config)
     data.documents.pop()
     with pytest.raises(ConfigError, match="differs in the data"):
-        Trainer(config, data)
+        Trainer(config, data, Ranks())
 
 
 def test_a_damaged_state_is_one_clear_error(build):
@@ -222,7 +223,7 @@ def test_a_damaged_state_is_one_clear_error(build):
     trainer = fresh(config)
     trainer.train_step()
     trainer.save()
-    state = config.output / RESUME_FILE
+    (state,) = saved_states(config.output)
     state.write_bytes(state.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="damaged or of another drafter"):
         fresh(config)
