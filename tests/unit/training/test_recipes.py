@@ -10,6 +10,7 @@ from dpace_serve.errors import CheckpointError, ConfigError
 from dpace_training.cli import app
 from dpace_training.config import TrainConfig
 from dpace_training.data.target_model import load_target, target_revision
+from dpace_training.study.config import StudyConfig
 
 CONFIGS = Path(__file__).parents[3] / "training" / "configs"
 DEMO = ("demo-uniform", "demo-dflash", "demo-dpace")
@@ -20,6 +21,13 @@ def test_every_recipe_is_valid():
     assert {path.stem for path in recipes} >= set(DEMO)
     for recipe in recipes:
         load_config(TrainConfig, recipe, [])
+
+
+def test_every_study_is_valid():
+    studies = sorted((CONFIGS / "studies").glob("*.yaml"))
+    assert studies
+    for study in studies:
+        load_config(StudyConfig, study, [])
 
 
 def test_the_demo_recipes_differ_in_output_and_objective_alone():

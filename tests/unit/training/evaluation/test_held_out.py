@@ -14,6 +14,7 @@ from dpace_training.evaluation.compare import compare_drafters, load_drafter
 from dpace_training.evaluation.decode import decode
 from dpace_training.evaluation.held_out import held_out_prompts, measure_acceptance
 from dpace_training.fit import run
+from dpace_training.fit.ranks import Ranks
 from dpace_training.fit.trainer import Trainer
 
 LIMIT = 24
@@ -146,6 +147,6 @@ def test_drafters_of_the_same_name_are_refused(made):
 
 def test_training_leaves_nothing_to_do_once_it_is_finished(made):
     config, facts = made
-    trainer = Trainer(config, prepare(config))
+    trainer = Trainer(config, prepare(config), Ranks())
     assert trainer.step == trainer.total_steps == 12
     assert run.train(config) == facts
