@@ -1,11 +1,11 @@
 """The objective over blocks, a chunk at a time, so that all logits never exist at once."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from dpace_training.losses.config import LossConfig
 from dpace_training.losses.joint import JOINT_TERMS
@@ -70,29 +70,75 @@ def block_objective(
             raise ValueError("this objective needs the target's states, got none. Pass `target`.")
         states, rows = target.states, target.rows[counted].masked_fill(~supervised, 0)
 
-    per_block = (hidden, labels, supervised, block_scale, rows)
+    per_block = (hidden.detach(), labels, supervised, block_scale, rows)
     parts = zip(*(torch.split(part, loss.blocks_per_chunk) for part in per_block), strict=True)
-    chunks = [_Chunk(*part) for part in parts]
-    # Without a counted block there is one empty chunk, so the loss still has a graph.
-    losses = []
+    learned = _Learned(hidden, head_weight)
+    values = []
     statistics = ObjectiveStatistics.zero(hidden.shape[1], hidden.device)
-    for chunk in chunks:
-        if len(chunks) == 1:
-            # One chunk's logits exist in any case: recomputing them would save nothing.
-            chunk_loss, sums = _chunk_objective(chunk, head_weight, states, loss)
-        else:
-            chunk_loss, sums = checkpoint(
-                _chunk_objective,
-                chunk,
-                head_weight,
-                states,
-                loss,
-                use_reentrant=False,
-                preserve_rng_state=False,
-            )
-        losses.append(chunk_loss)
+    # Without a counted block there is one empty chunk, so the loss still has a graph.
+    for part in parts:
+        value, sums = learned.add(_Chunk(*part), states, loss)
+        values.append(value)
         statistics = statistics + sums
-    return torch.stack(losses).sum(), statistics
+    return learned.attach(torch.stack(values).sum()), statistics
+
+
+class _Learned:
+    """Gradients of the loss so far, for those of its two inputs that are learned.
+
+    The factors of all blocks are known before the first forward pass, so a chunk's gradient need
+    not wait for the other chunks: once it is there, the chunk's logits are gone. Recomputing them
+    in the backward pass would cost a third product with the LM head.
+    """
+
+    def __init__(self, hidden: Tensor, head_weight: Tensor) -> None:
+        self._hidden, self._head = hidden, head_weight
+        self._of_hidden: list[Tensor] = []
+        self._of_head = torch.zeros_like(head_weight) if head_weight.requires_grad else None
+
+    def add(
+        self, chunk: "_Chunk", states: Float[Tensor, "tokens hidden"] | None, loss: LossConfig
+    ) -> tuple[Float[Tensor, ""], ObjectiveStatistics]:
+        """Work out loss and gradients of the next chunk."""
+        chunk.hidden.requires_grad_(self._hidden.requires_grad)
+        head = self._head.detach().requires_grad_(self._of_head is not None)
+        value, statistics = _chunk_objective(chunk, head, states, loss)
+        inputs = [tensor for tensor in (chunk.hidden, head) if tensor.requires_grad]
+        if inputs:
+            gradients = list(torch.autograd.grad(value, inputs))
+            if self._of_head is not None:
+                self._of_head += gradients.pop()
+            self._of_hidden += gradients
+        return value.detach(), statistics
+
+    def attach(self, value: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """The loss with its gradients, for autograd to go on from."""
+        of_hidden = torch.cat(self._of_hidden) if self._of_hidden else None
+        total: Tensor = _KnownGradient.apply(  # type: ignore[no-untyped-call]  # torch has no types
+            self._hidden, self._head, value, of_hidden, self._of_head
+        )
+        return total
+
+
+class _KnownGradient(torch.autograd.Function):
+    """A number whose gradients with respect to two tensors have been worked out already."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 (torch gives it no type)
+        _hidden: Tensor,
+        _head_weight: Tensor,
+        value: Tensor,
+        of_hidden: Tensor | None,
+        of_head: Tensor | None,
+    ) -> Tensor:
+        ctx.save_for_backward(of_hidden, of_head)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        scaled = [None if known is None else outer * known for known in ctx.saved_tensors]
+        return (*scaled, None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
