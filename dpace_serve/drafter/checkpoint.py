@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dpace_serve.drafter.config import DrafterConfig
 from dpace_serve.drafter.layout import check_layout, default_target_layer_ids, tensor_shapes
@@ -35,6 +35,7 @@ __all__ = [
     "tensor_shapes",
     "validate",
     "write",
+    "write_files",
 ]
 
 CONFIG_FILE = "config.json"
@@ -103,8 +104,17 @@ def write(folder: Path, config: DrafterConfig, tensors: "Mapping[str, torch.Tens
     from dpace_serve.drafter import tensors as torch_tensors
 
     check_layout(config, torch_tensors.describe(tensors))
+    write_files(folder, config.to_dict(), tensors)
+
+
+def write_files(
+    folder: Path, values: Mapping[str, Any], tensors: "Mapping[str, torch.Tensor]"
+) -> None:
+    """Write configuration and tensors as they are, in the way of `write`; checks nothing."""
+    from dpace_serve.drafter import tensors as torch_tensors
+
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-    text = json.dumps({**config.to_dict(), "dtype": dtype}, indent=2, sort_keys=True) + "\n"
+    text = json.dumps({**values, "dtype": dtype}, indent=2, sort_keys=True) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as made:
         staged = Path(made)

@@ -63,10 +63,10 @@ def check_keys(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """
     _check_architecture(values)
     _check_draft_vocabulary(values)
-    _check_group(values, "", _USED | _WITHOUT_EFFECT, _ONLY_VALUE)
-    _check_group(group("dpace", values), "dpace", _FACTS, {})
+    check_group(values, "", _USED | _WITHOUT_EFFECT, _ONLY_VALUE)
+    check_group(group("dpace", values), "dpace", _FACTS, {})
     dflash = group("dflash_config", values)
-    _check_group(dflash, "dflash_config", _DFLASH_USED, _DFLASH_ONLY_VALUE)
+    check_group(dflash, "dflash_config", _DFLASH_USED, _DFLASH_ONLY_VALUE)
     return dflash
 
 
@@ -94,12 +94,17 @@ def _check_draft_vocabulary(values: Mapping[str, Any]) -> None:
         )
 
 
-def _check_group(
+def check_group(
     values: Mapping[str, Any],
     name_of_group: str,
     free: frozenset[str] | set[str],
     only_value: Mapping[str, object],
 ) -> None:
+    """Refuse keys of a group that are neither free nor at their only value.
+
+    Raises:
+        CheckpointError: On the first such key.
+    """
     for key, value in values.items():
         if key in free or value is None:
             continue

@@ -10,9 +10,12 @@ from dpace_serve.drafter.sliding import SlidingAttention
 from dpace_serve.errors import CheckpointError, ConfigError
 from dpace_training.config import DrafterShape, TrainConfig
 from dpace_training.data.target_model import Target
+from dpace_training.drafter.warm_start import require_fit
 
 # Text tokens have the same position in every section, so without sections the angles are the same.
 _SECTIONS = frozenset({"mrope_section", "mrope_interleaved"})
+# What Gemma, Cohere and Granite do to logits behind the head; none changes the most likely token.
+_LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 _DEFAULT_RMS_NORM_EPS = 1e-6
 
 
@@ -21,9 +24,20 @@ def drafter_config(config: TrainConfig, target: Target) -> DrafterConfig:
 
     Raises:
         ConfigError: If the target has too few layers for the taps, no token left that can stand
-            for a masked position, or gives no value for what the settings leave open.
-        CheckpointError: If the shape breaks a rule of drafters.
+            for a masked position, gives no value for what the settings leave open, changes its
+            logits where they are labels, or if the drafter to start from has another shape.
+        CheckpointError: If the shape breaks a rule of drafters, or the drafter to start from is
+            damaged.
     """
+    if config.loss.needs_target:
+        _require_plain_logits(target)
+    found = _drafter_config(config, target)
+    if config.drafter.init_from is not None:
+        require_fit(config.drafter.init_from, found, target=target.folder)
+    return found
+
+
+def _drafter_config(config: TrainConfig, target: Target) -> DrafterConfig:
     shape = config.drafter
     # A multimodal target speaks through its text part.
     model = target.model.config.get_text_config()
@@ -53,6 +67,19 @@ def drafter_config(config: TrainConfig, target: Target) -> DrafterConfig:
         target_name=target.folder.name,
         target_revision=target.revision,
     )
+
+
+def _require_plain_logits(target: Target) -> None:
+    """Refuse soft labels of a target whose logits are more than final states times head."""
+    model = target.model.config.get_text_config()
+    changes = [key for key in _LOGIT_CHANGES if getattr(model, key, None) not in (None, 1)]
+    if getattr(target.model.get_output_embeddings(), "bias", None) is not None:
+        changes.append("a bias of the head")
+    if changes:
+        raise ConfigError(
+            f"{target.folder}: soft labels need logits that are final states times head, this"
+            f" target has {', '.join(changes)}. Choose an objective without soft labels."
+        )
 
 
 def _size(target: Target, key: str) -> int:
