@@ -1,5 +1,6 @@
-"""Reads, checks and writes a drafter's folder: z-lab layout, `config.json` and safetensors.
+"""Reads, checks and writes a drafter's folder: `config.json` and safetensors.
 
+Written is the z-lab layout; a folder of the speculators layout is read too, as vLLM serves it.
 Importing and checking need no torch; only reading and writing the tensors themselves do.
 """
 
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpace_serve.drafter.config import DrafterConfig
 from dpace_serve.drafter.layout import check_layout, default_target_layer_ids, tensor_shapes
+from dpace_serve.drafter.speculators import as_served, is_speculators
 from dpace_serve.drafter.weight_files import (
     INDEX_FILE,
     SINGLE_FILE,
@@ -58,6 +60,8 @@ def read_config(folder: Path) -> DrafterConfig:
         )
     values = read_json(path)
     try:
+        if is_speculators(values):
+            return as_served(values)
         return DrafterConfig.from_dict(values)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None

@@ -64,7 +64,8 @@ def from_speculators(
         body.setdefault("num_target_layers", num_target_layers)
     if body.get("num_target_layers") is None:
         raise CheckpointError(
-            "the target's number of layers is not in this drafter's config.json. Give its target."
+            "the target's number of layers is not in this drafter's config.json. Name the target:"
+            " dpace export FOLDER --layout zlab --output COPY --target TARGET."
         )
     num_layers = whole("num_hidden_layers", body)
     types = body.get("layer_types") or [FULL_ATTENTION] * num_layers
@@ -90,6 +91,23 @@ def from_speculators(
     )
 
 
+def as_served(values: Mapping[str, Any]) -> DrafterConfig:
+    """Read this layout's `config.json` where vLLM computes what the drafter was trained for.
+
+    Raises:
+        CheckpointError: If it does not, or as `from_speculators`.
+    """
+    config = from_speculators(values)
+    is_causal = values.get("sliding_window_non_causal") is False
+    if is_causal != _is_causal_everywhere(config):
+        # vLLM 0.32, transformers_utils/configs/speculators/algos.py:124: one flag for all layers.
+        raise CheckpointError(
+            "sliding_window_non_causal must be true here, got false: vLLM then makes layers without"
+            " a window causal too, and they are not. Serve a copy: dpace export --layout zlab."
+        )
+    return config
+
+
 def to_speculators(
     config: DrafterConfig, *, verifier: str, verifier_architectures: list[str]
 ) -> dict[str, Any]:
@@ -103,9 +121,8 @@ def to_speculators(
     Raises:
         CheckpointError: If the layout cannot say what the drafter computes.
     """
-    sliding = config.sliding
-    if sliding is not None and sliding.is_causal and len(sliding.layers) < config.num_hidden_layers:
-        # vLLM 0.32, transformers_utils/configs/speculators/algos.py:124: one flag for all layers.
+    sliding, is_causal = config.sliding, _is_causal_everywhere(config)
+    if sliding is not None and sliding.is_causal and not is_causal:
         raise CheckpointError(
             "a drafter with causal windows in some of its layers cannot be served from the"
             " speculators layout: vLLM would make all its layers causal. Keep the z-lab layout."
@@ -113,17 +130,17 @@ def to_speculators(
     layers = config.to_dict()
     for key in ("architectures", "block_size", "dflash_config"):
         del layers[key]
+    # No model_type: vLLM 0.32 finds this layout by its absence (transformers_utils/config.py:315).
     return {
         "architectures": ["DFlashSpeculator"],
         "aux_hidden_state_layer_ids": [layer_id + 1 for layer_id in config.target_layer_ids],
         "block_size": config.block_size,
         "draft_vocab_size": config.vocab_size,
         "mask_token_id": config.mask_token_id,
-        "model_type": "speculator_model",
         "projector_type": "dflash",
         "sample_from_anchor": False,
         # Without windows vLLM reads it all the same, and false would make every layer causal.
-        "sliding_window_non_causal": sliding is None or not sliding.is_causal,
+        "sliding_window_non_causal": not is_causal,
         "speculators_config": {
             "algorithm": _DFLASH,
             "default_proposal_method": "greedy",
@@ -137,6 +154,15 @@ def to_speculators(
         "tie_word_embeddings": False,
         "transformer_layer_config": layers,
     }
+
+
+def _is_causal_everywhere(config: DrafterConfig) -> bool:
+    sliding = config.sliding
+    return (
+        sliding is not None
+        and sliding.is_causal
+        and len(sliding.layers) == config.num_hidden_layers
+    )
 
 
 def _target_layer_ids(values: Mapping[str, Any]) -> list[int]:

@@ -93,23 +93,18 @@ def proposals_of(engine_environment, observing):
     return lambda *arguments: _proposals(observing, *arguments)
 
 
-def _proposals(observing, target_folder, drafter_folder, num_draft_tokens, prompts):
+def _proposals(observing, model_folder, speculative_config, prompts):
     from vllm import LLM, SamplingParams
 
     engine = LLM(
-        model=str(target_folder),
+        model=str(model_folder),
         dtype="float32",
         max_model_len=MAX_POSITIONS,
         max_num_seqs=4,
         enforce_eager=True,
         skip_tokenizer_init=True,
         seed=0,
-        speculative_config={
-            "method": "dflash",
-            "model": str(drafter_folder),
-            "num_speculative_tokens": num_draft_tokens,
-            "draft_sample_method": "greedy",
-        },
+        speculative_config={"draft_sample_method": "greedy", **speculative_config},
     )
     kept = defaultdict(list)
 
@@ -128,6 +123,14 @@ def _proposals(observing, target_folder, drafter_folder, num_draft_tokens, promp
     found = [(list(o.outputs[0].token_ids), kept[o.request_id]) for o in finished]
     engine.llm_engine.engine_core.shutdown()
     return found
+
+
+def _speculation(folder, config: DrafterConfig):
+    return {
+        "method": "dflash",
+        "model": str(folder),
+        "num_speculative_tokens": config.num_draft_tokens,
+    }
 
 
 def _prompts():
@@ -168,25 +171,26 @@ def test_drafts_of_a_variant_are_equal(name, tmp_path, proposals_of):
     target = random_target(family, tmp_path / "target")
     checkpoint.write(tmp_path / "drafter", config, random_tensors(config))
     found = proposals_of(
-        tmp_path / "target", tmp_path / "drafter", config.num_draft_tokens, _prompts()
+        tmp_path / "target", _speculation(tmp_path / "drafter", config), _prompts()
     )
     _require_equal(found, target, load_drafter(tmp_path / "drafter"), _prompts())
 
 
-def test_drafts_of_a_folder_in_the_speculators_layout_are_equal(tmp_path, proposals_of):
+@pytest.mark.parametrize("is_named_alone", [False, True])
+def test_drafts_of_a_folder_in_the_speculators_layout_are_equal(
+    tmp_path, proposals_of, is_named_alone
+):
     from dpace_serve.drafter import checkpoint
     from dpace_serve.drafter.exchange import export
     from dpace_training.evaluation.compare import load_drafter
 
-    target = random_target("qwen3", tmp_path / "target")
+    folder = tmp_path / "target"
+    target = random_target("qwen3", folder)
     checkpoint.write(tmp_path / "drafter", PLAIN, random_tensors(PLAIN))
-    export(
-        tmp_path / "drafter",
-        tmp_path / "exported",
-        layout="speculators",
-        target=tmp_path / "target",
-    )
-    found = proposals_of(
-        tmp_path / "target", tmp_path / "exported", PLAIN.num_draft_tokens, _prompts()
-    )
+    exported = tmp_path / "exported"
+    export(tmp_path / "drafter", exported, layout="speculators", target=folder)
+    if is_named_alone:  # the folder itself names its target and its number of drafts
+        found = proposals_of(exported, {}, _prompts())
+    else:
+        found = proposals_of(folder, _speculation(exported, PLAIN), _prompts())
     _require_equal(found, target, load_drafter(tmp_path / "drafter"), _prompts())

@@ -85,6 +85,10 @@ def files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def drafter_tensors(drafter):
+    return load_file(drafter.weights)
+
+
 def refusal(call, *arguments, **named):
     with pytest.raises((CheckpointError, ConfigError)) as caught:
         call(*arguments, **named)
@@ -114,6 +118,7 @@ def test_what_is_written_for_speculators_says_what_its_users_read(drafter, tied_
     export(drafter.path, out, layout="speculators", target=tied_target)
     values = json.loads((out / "config.json").read_text())
     assert values["speculators_model_type"] == "dflash"
+    assert "model_type" not in values  # vLLM hands any that it does not know to transformers
     assert values["aux_hidden_state_layer_ids"] == [2, 6]
     assert values["sliding_window_non_causal"] is True  # false: vLLM makes every layer causal
     assert values["speculators_config"]["proposal_methods"][0]["speculative_tokens"] == 7
@@ -260,7 +265,36 @@ def test_windows_whose_direction_is_not_said_are_refused(speculators, tied_targe
 
 def test_the_layers_of_the_target_must_come_from_somewhere(speculators):
     text = refusal(read_layout, speculators.path, target=None)
-    assert "number of layers is not in this drafter's config.json. Give its target." in text
+    assert "number of layers is not in this drafter's config.json. Name the target" in text
+
+
+def test_an_exported_speculators_folder_is_served_as_it_is(drafter, tied_target, tmp_path):
+    export(drafter.path, tmp_path / "out", layout="speculators", target=tied_target)
+    assert checkpoint.validate(tmp_path / "out") == checkpoint.read_config(drafter.path)
+    assert same(checkpoint.read_tensors(tmp_path / "out"), drafter_tensors(drafter))
+
+
+@pytest.mark.parametrize("types", [None, ["full_attention", "sliding_attention"]])
+def test_a_flag_that_vllm_takes_for_all_layers_is_not_served(speculators, types):
+    layers = {"num_target_layers": 8, "layer_types": types, "sliding_window": 16}
+    speculators.set_config(layers, sliding_window_non_causal=False)
+    text = refusal(checkpoint.validate, speculators.path)
+    assert "vLLM then makes layers without a window causal too" in text
+
+
+def test_causal_windows_in_all_layers_are_served_from_speculators(speculators):
+    layers = {"num_target_layers": 8, "layer_types": ["sliding_attention"] * 2}
+    speculators.set_config({**layers, "sliding_window": 16}, sliding_window_non_causal=False)
+    assert checkpoint.validate(speculators.path).sliding == SlidingAttention(16, (0, 1), True)
+
+
+def test_an_embedding_in_a_served_folder_is_refused_with_the_way_out(
+    drafter, tied_target, tmp_path, embedding
+):
+    export(drafter.path, tmp_path / "out", layout="speculators", target=tied_target)
+    weights = tmp_path / "out" / "model.safetensors"
+    save_file({**load_file(weights), "embed_tokens.weight": embedding}, weights)
+    assert "`dpace export` does" in refusal(checkpoint.validate, tmp_path / "out")
 
 
 def test_a_target_of_another_size_is_refused(drafter, target, tmp_path):

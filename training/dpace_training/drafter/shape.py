@@ -104,9 +104,10 @@ def _rope(shape: DrafterShape, model: PretrainedConfig, target: Target) -> Rope:
         return Rope(shape.rope_theta, 1.0, None)
     cure = "Set drafter.rope_theta to give the drafter a plain rotation of its own."
     parameters: dict[str, Any] = dict(getattr(model, "rope_parameters", None) or {})
-    if any(isinstance(value, dict) for value in parameters.values()):
+    kinds = [key for key, value in parameters.items() if isinstance(value, dict)]
+    if kinds:
         raise ConfigError(
-            f"{target.folder}: layers of the target rotate differently ({', '.join(parameters)}),"
+            f"{target.folder}: layers of the target rotate differently ({', '.join(kinds)}),"
             f" so there is none to take over. {cure}"
         )
     parameters = {key: value for key, value in parameters.items() if key not in _SECTIONS}
