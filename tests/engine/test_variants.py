@@ -138,7 +138,7 @@ def _prompts():
 
     generator = torch.Generator().manual_seed(7)
     return [
-        torch.randint(90, (3 + 9 * i,), generator=generator).tolist() for i in range(NUM_PROMPTS)
+        torch.randint(90, (3 + 30 * i,), generator=generator).tolist() for i in range(NUM_PROMPTS)
     ]
 
 
