@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -182,6 +182,28 @@ def doctor(
     is_good = all(finding.ok for finding in findings)
     write_json(json_file, {"ok": is_good, "findings": [asdict(finding) for finding in findings]})
     raise typer.Exit(0 if is_good else EXIT_BAD_RESULT)
+
+
+@app.command()
+def export(
+    drafter: Annotated[Path, typer.Argument(help="Folder of the drafter, in any known layout.")],
+    layout: Annotated[
+        Literal["zlab", "speculators"],
+        typer.Option(
+            help="zlab: vLLM, SGLang and this project; speculators: vLLM and speculators."
+        ),
+    ],
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="New folder of the copy.")],
+    target: Annotated[
+        Path | None,
+        typer.Option(help="Folder of its target; speculators need it, or bring its embedding."),
+    ] = None,
+) -> None:
+    """Copy a drafter into a layout of another tool, or from it into ours."""
+    from dpace_serve.drafter.exchange import export as write_copy
+
+    write_copy(drafter, output, layout=layout, target=target)
+    typer.echo(f"{output}: drafter in the {layout} layout")
 
 
 def _mount_training() -> None:

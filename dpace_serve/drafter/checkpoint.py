@@ -1,5 +1,6 @@
-"""Reads, checks and writes a drafter's folder: z-lab layout, `config.json` and safetensors.
+"""Reads, checks and writes a drafter's folder: `config.json` and safetensors.
 
+Written is the z-lab layout; a folder of the speculators layout is read too, as vLLM serves it.
 Importing and checking need no torch; only reading and writing the tensors themselves do.
 """
 
@@ -9,10 +10,11 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dpace_serve.drafter.config import DrafterConfig
 from dpace_serve.drafter.layout import check_layout, default_target_layer_ids, tensor_shapes
+from dpace_serve.drafter.speculators import as_served, is_speculators
 from dpace_serve.drafter.weight_files import (
     INDEX_FILE,
     SINGLE_FILE,
@@ -35,6 +37,7 @@ __all__ = [
     "tensor_shapes",
     "validate",
     "write",
+    "write_files",
 ]
 
 CONFIG_FILE = "config.json"
@@ -57,6 +60,8 @@ def read_config(folder: Path) -> DrafterConfig:
         )
     values = read_json(path)
     try:
+        if is_speculators(values):
+            return as_served(values)
         return DrafterConfig.from_dict(values)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
@@ -103,8 +108,17 @@ def write(folder: Path, config: DrafterConfig, tensors: "Mapping[str, torch.Tens
     from dpace_serve.drafter import tensors as torch_tensors
 
     check_layout(config, torch_tensors.describe(tensors))
+    write_files(folder, config.to_dict(), tensors)
+
+
+def write_files(
+    folder: Path, values: Mapping[str, Any], tensors: "Mapping[str, torch.Tensor]"
+) -> None:
+    """Write configuration and tensors as they are, in the way of `write`; checks nothing."""
+    from dpace_serve.drafter import tensors as torch_tensors
+
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-    text = json.dumps({**config.to_dict(), "dtype": dtype}, indent=2, sort_keys=True) + "\n"
+    text = json.dumps({**values, "dtype": dtype}, indent=2, sort_keys=True) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as made:
         staged = Path(made)

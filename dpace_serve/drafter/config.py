@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
 
-from dpace_serve.drafter.config_keys import ARCHITECTURE, FULL_ATTENTION, MODEL_TYPE, check_keys
+from dpace_serve.drafter.config_keys import ARCHITECTURE, MODEL_TYPE, check_keys
+from dpace_serve.drafter.config_values import fact, flag, number, whole, whole_list
+from dpace_serve.drafter.rope import DEFAULT_TYPE, RopeScaling, read_rope
+from dpace_serve.drafter.sliding import FULL_ATTENTION, SlidingAttention, read_sliding
 from dpace_serve.errors import CheckpointError
 
 _SIZES = (
@@ -49,6 +52,11 @@ class DrafterConfig:
     num_target_layers: int
     target_hidden_size: int
     attention_bias: bool = False
+    partial_rotary_factor: float = 1.0
+    """Share of each head's dimensions that rotates, from the first."""
+    rope_scaling: RopeScaling | None = None
+    sliding: SlidingAttention | None = None
+    """Layers that see only a window; none where all see everything."""
     objective: str | None = None
     """Name of the training objective, where it was recorded."""
     target_name: str | None = None
@@ -59,11 +67,18 @@ class DrafterConfig:
         _check_rotation(self)
         _check_block(self)
         _check_taps(self)
+        if self.sliding is not None:
+            self.sliding.check(num_hidden_layers=self.num_hidden_layers, block_size=self.block_size)
 
     @property
     def num_draft_tokens(self) -> int:
         """Draft tokens of a full block: all its positions but the anchor."""
         return self.block_size - 1
+
+    @property
+    def rotary_dim(self) -> int:
+        """Dimensions of a head that rotate."""
+        return int(self.head_dim * self.partial_rotary_factor)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -73,56 +88,62 @@ class DrafterConfig:
             CheckpointError: If a key is missing, unknown, or asks for something not supported.
         """
         dflash = check_keys(values)
-        rope = values.get("rope_parameters") or {}
+        rope = read_rope(values)
         facts = values.get("dpace") or {}
-        hidden_size = _whole("hidden_size", values)
+        hidden_size = whole("hidden_size", values)
+        num_hidden_layers = whole("num_hidden_layers", values)
         return cls(
             hidden_size=hidden_size,
-            intermediate_size=_whole("intermediate_size", values),
-            num_hidden_layers=_whole("num_hidden_layers", values),
-            num_attention_heads=_whole("num_attention_heads", values),
-            num_key_value_heads=_whole("num_key_value_heads", values),
-            head_dim=_whole("head_dim", values),
-            rms_norm_eps=_number("rms_norm_eps", values),
-            # Left out, transformers takes 10000 and other readers 1000000: no default is safe.
-            rope_theta=_number("rope_theta", values, rope),
-            max_position_embeddings=_whole("max_position_embeddings", values),
-            vocab_size=_whole("vocab_size", values),
-            block_size=_whole("block_size", values, dflash),
-            mask_token_id=_whole("mask_token_id", dflash),
-            target_layer_ids=_layer_ids(dflash),
-            num_target_layers=_whole("num_target_layers", values),
+            intermediate_size=whole("intermediate_size", values),
+            num_hidden_layers=num_hidden_layers,
+            num_attention_heads=whole("num_attention_heads", values),
+            num_key_value_heads=whole("num_key_value_heads", values),
+            head_dim=whole("head_dim", values),
+            rms_norm_eps=number("rms_norm_eps", values),
+            rope_theta=rope.theta,
+            partial_rotary_factor=rope.partial_rotary_factor,
+            rope_scaling=rope.scaling,
+            sliding=read_sliding(values, dflash, num_hidden_layers=num_hidden_layers),
+            max_position_embeddings=whole("max_position_embeddings", values),
+            vocab_size=whole("vocab_size", values),
+            block_size=whole("block_size", values, dflash),
+            mask_token_id=whole("mask_token_id", dflash),
+            target_layer_ids=whole_list("target_layer_ids", dflash),
+            num_target_layers=whole("num_target_layers", values),
             target_hidden_size=(
                 hidden_size
                 if values.get("target_hidden_size") is None
-                else _whole("target_hidden_size", values)
+                else whole("target_hidden_size", values)
             ),
-            attention_bias=_flag("attention_bias", values),
-            objective=_fact("objective", facts),
-            target_name=_fact("target", facts),
-            target_revision=_fact("target_revision", facts),
+            attention_bias=flag("attention_bias", values),
+            objective=fact("objective", facts),
+            target_name=fact("target", facts),
+            target_revision=fact("target_revision", facts),
         )
 
     def to_dict(self) -> dict[str, Any]:
         """The z-lab layout's `config.json`, as both engines load it."""
-        written = {
+        dflash: dict[str, Any] = {
+            "mask_token_id": self.mask_token_id,
+            "target_layer_ids": list(self.target_layer_ids),
+        }
+        if self.sliding is not None and not self.sliding.is_causal:
+            # Left out, both engines make layers with a window causal.
+            dflash["causal"] = False
+        written: dict[str, Any] = {
             "architectures": [ARCHITECTURE],
             "model_type": MODEL_TYPE,
             "hidden_act": "silu",
-            "layer_types": [FULL_ATTENTION] * self.num_hidden_layers,
-            "use_sliding_window": False,
             # transformers 5 reads rope_parameters, older readers the key at the top level.
-            "rope_parameters": {"rope_theta": float(self.rope_theta), "rope_type": "default"},
+            "rope_parameters": self.rope_parameters(),
             "rope_theta": float(self.rope_theta),
             "rms_norm_eps": float(self.rms_norm_eps),
             "attention_bias": self.attention_bias,
             "block_size": self.block_size,
-            "dflash_config": {
-                "mask_token_id": self.mask_token_id,
-                "target_layer_ids": list(self.target_layer_ids),
-            },
+            "dflash_config": dflash,
         }
         written |= {name: getattr(self, name) for name in _SIZES if name != "target_hidden_size"}
+        written |= self._attention_keys()
         facts = {
             "objective": self.objective,
             "target": self.target_name,
@@ -130,6 +151,29 @@ class DrafterConfig:
         }
         known_facts = {key: fact for key, fact in facts.items() if fact is not None}
         return written | ({"dpace": known_facts} if known_facts else {})
+
+    def rope_parameters(self) -> dict[str, Any]:
+        """The rotation as transformers 5 describes it."""
+        written: dict[str, Any] = {
+            "rope_theta": float(self.rope_theta),
+            "rope_type": DEFAULT_TYPE,
+        }
+        if self.rope_scaling is not None:
+            written |= self.rope_scaling.to_dict()
+        if self.partial_rotary_factor != 1:
+            written["partial_rotary_factor"] = self.partial_rotary_factor
+        return written
+
+    def _attention_keys(self) -> dict[str, Any]:
+        if self.sliding is None:
+            types = [FULL_ATTENTION] * self.num_hidden_layers
+            return {"layer_types": types, "use_sliding_window": False}
+        return {
+            "layer_types": self.sliding.layer_types(self.num_hidden_layers),
+            # transformers drops the window's size beside anything but true.
+            "use_sliding_window": True,
+            "sliding_window": self.sliding.window,
+        }
 
 
 def _check_sizes(config: DrafterConfig) -> None:
@@ -165,6 +209,21 @@ def _check_rotation(config: DrafterConfig) -> None:
             f"head_dim must be even, because rotation works on pairs, got {config.head_dim}."
             " Correct it in config.json."
         )
+    if not 0 < config.partial_rotary_factor <= 1 or config.rotary_dim < 2 or config.rotary_dim % 2:
+        raise CheckpointError(
+            "partial_rotary_factor must make an even number of at least 2 of the"
+            f" {config.head_dim} dimensions of a head rotate, got {config.partial_rotary_factor}."
+            " Correct it in config.json."
+        )
+    scaling = config.rope_scaling
+    if scaling is not None and scaling.rope_type == "yarn":
+        # vLLM's table of angles ends there (yarn_scaling_rope.py), and it reads past it unchecked.
+        longest = scaling.factor * (scaling.original_max_position_embeddings or 0)
+        if config.max_position_embeddings > longest:
+            raise CheckpointError(
+                f"max_position_embeddings must be at most factor x original = {longest:g} with"
+                f" yarn, got {config.max_position_embeddings}. Correct it in config.json."
+            )
 
 
 def _check_block(config: DrafterConfig) -> None:
@@ -196,59 +255,3 @@ def _check_taps(config: DrafterConfig) -> None:
         raise CheckpointError(
             f"target_layer_ids must rise without repeating, got {list(ids)}. {cure}"
         )
-
-
-def _given(key: str, places: tuple[Mapping[str, Any], ...]) -> object:
-    """The one value of a key that may stand in several places."""
-    found = [place[key] for place in places if place.get(key) is not None]
-    if not found:
-        raise CheckpointError(
-            f"{key} must be given, it is missing. Write what the drafter was trained with."
-        )
-    if any(value != found[0] for value in found[1:]):
-        raise CheckpointError(
-            f"{key} must be the same in both places, got {found[0]!r} and {found[1]!r}."
-            " Keep the one the drafter was trained with."
-        )
-    return found[0]
-
-
-def _whole(key: str, *places: Mapping[str, Any]) -> int:
-    value = _given(key, places)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise CheckpointError(
-            f"{key} must be a whole number, got {value!r}. Correct it in config.json."
-        )
-    return value
-
-
-def _number(key: str, *places: Mapping[str, Any]) -> float:
-    value = _given(key, places)
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise CheckpointError(f"{key} must be a number, got {value!r}. Correct it in config.json.")
-    return float(value)
-
-
-def _flag(key: str, values: Mapping[str, Any]) -> bool:
-    value = values.get(key)
-    if value is not None and not isinstance(value, bool):
-        raise CheckpointError(
-            f"{key} must be true or false, got {value!r}. Correct it in config.json."
-        )
-    return bool(value)
-
-
-def _layer_ids(dflash: Mapping[str, Any]) -> tuple[int, ...]:
-    ids = _given("target_layer_ids", (dflash,))
-    if not isinstance(ids, list):
-        raise CheckpointError(
-            f"target_layer_ids must be a list, got {ids!r}. Correct it in config.json."
-        )
-    return tuple(_whole("target_layer_ids", {"target_layer_ids": layer_id}) for layer_id in ids)
-
-
-def _fact(key: str, facts: Mapping[str, Any]) -> str | None:
-    fact = facts.get(key)
-    if fact is not None and not isinstance(fact, str):
-        raise CheckpointError(f"dpace.{key} must be text, got {fact!r}. Correct config.json.")
-    return fact

@@ -8,22 +8,26 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from dpace_serve.drafter.config_values import group
 from dpace_serve.errors import CheckpointError
 
 ARCHITECTURE = "DFlashDraftModel"
 MODEL_TYPE = "qwen3"
-FULL_ATTENTION = "full_attention"
 
 _USED = frozenset({
-    "architectures", "attention_bias", "block_size", "dflash_config", "dpace", "head_dim",
-    "hidden_size", "intermediate_size", "layer_types", "max_position_embeddings", "model_type",
-    "num_attention_heads", "num_hidden_layers", "num_key_value_heads", "num_target_layers",
-    "rms_norm_eps", "rope_parameters", "rope_theta", "target_hidden_size", "vocab_size",
+    "architectures", "attention_bias", "block_size", "dflash_config", "dpace", "draft_vocab_size",
+    "head_dim", "hidden_size", "intermediate_size", "layer_types", "max_position_embeddings",
+    "max_window_layers", "model_type", "num_attention_heads", "num_hidden_layers",
+    "num_key_value_heads", "num_target_layers", "partial_rotary_factor", "rms_norm_eps",
+    "rope_parameters", "rope_scaling", "rope_theta", "sliding_window", "target_hidden_size",
+    "use_sliding_window", "vocab_size",
 })  # fmt: skip
+# What transformers, 4 and 5, writes of a Qwen3 or Llama configuration beside its architecture.
 _WITHOUT_EFFECT = frozenset({
-    "_name_or_path", "attention_dropout", "auto_map", "bos_token_id", "dtype", "eos_token_id",
-    "initializer_range", "max_window_layers", "pad_token_id", "tie_word_embeddings",
-    "torch_dtype", "transformers_version", "use_cache",
+    "_name_or_path", "attention_dropout", "auto_map", "bos_token_id", "chunk_size_feed_forward",
+    "dtype", "eos_token_id", "id2label", "initializer_range", "is_encoder_decoder", "label2id",
+    "output_attentions", "output_hidden_states", "pad_token_id", "pretraining_tp", "problem_type",
+    "return_dict", "tie_word_embeddings", "torch_dtype", "transformers_version", "use_cache",
 })  # fmt: skip
 _ONLY_VALUE: dict[str, object] = {
     "add_swa_attention_sink_bias": False,
@@ -32,14 +36,11 @@ _ONLY_VALUE: dict[str, object] = {
     "is_causal": False,
     "is_neox_style": True,
     "logit_scale": 1.0,
-    "partial_rotary_factor": 1.0,
+    "mlp_bias": False,
     "rope_is_neox_style": True,
-    # transformers prefers it to rope_parameters, even to take only a default from it.
-    "rope_scaling": None,
     "use_aux_hidden_state": True,
-    "use_sliding_window": False,
 }
-_DFLASH_USED = frozenset({"block_size", "mask_token_id", "target_layer_ids"})
+_DFLASH_USED = frozenset({"block_size", "mask_token_id", "swa_window_size", "target_layer_ids"})
 _DFLASH_ONLY_VALUE: dict[str, object] = {
     "attention_sink_bias": False,
     "attention_value_scale": 1.0,
@@ -47,11 +48,6 @@ _DFLASH_ONLY_VALUE: dict[str, object] = {
     "sample_from_anchor": False,
     "use_aux_hidden_state": True,
     "use_swa": False,
-}
-_ROPE_ONLY_VALUE: dict[str, object] = {
-    "partial_rotary_factor": 1.0,
-    "rope_type": "default",
-    "type": "default",
 }
 _FACTS = frozenset({"objective", "target", "target_revision"})
 
@@ -66,15 +62,11 @@ def check_keys(values: Mapping[str, Any]) -> Mapping[str, Any]:
         CheckpointError: On the first such key.
     """
     _check_architecture(values)
-    _check_windows(values)
     _check_draft_vocabulary(values)
-    handled = {"sliding_window", "draft_vocab_size"}
-    _check_group(values, "", _USED | _WITHOUT_EFFECT | handled, _ONLY_VALUE)
-    rope = _group(values, "rope_parameters")
-    _check_group(rope, "rope_parameters", frozenset({"rope_theta"}), _ROPE_ONLY_VALUE)
-    _check_group(_group(values, "dpace"), "dpace", _FACTS, {})
-    dflash = _group(values, "dflash_config")
-    _check_group(dflash, "dflash_config", _DFLASH_USED, _DFLASH_ONLY_VALUE)
+    check_group(values, "", _USED | _WITHOUT_EFFECT, _ONLY_VALUE)
+    check_group(group("dpace", values), "dpace", _FACTS, {})
+    dflash = group("dflash_config", values)
+    check_group(dflash, "dflash_config", _DFLASH_USED, _DFLASH_ONLY_VALUE)
     return dflash
 
 
@@ -92,29 +84,6 @@ def _check_architecture(values: Mapping[str, Any]) -> None:
         )
 
 
-def _check_windows(values: Mapping[str, Any]) -> None:
-    types = values.get("layer_types")
-    if types is not None:
-        if not isinstance(types, list) or any(kind != FULL_ATTENTION for kind in types):
-            raise CheckpointError(
-                f"layer_types must all be {FULL_ATTENTION}, got {types!r}."
-                " Sliding windows are not supported: give a drafter trained without."
-            )
-        num_layers = values.get("num_hidden_layers", len(types))
-        if len(types) != num_layers:
-            raise CheckpointError(
-                f"layer_types must have one entry per layer (num_hidden_layers is {num_layers!r}),"
-                f" got {len(types)}. Correct config.json."
-            )
-    window = values.get("sliding_window")
-    # transformers writes a window size that it does not use beside an explicit `false`.
-    if window is not None and values.get("use_sliding_window") is not False:
-        raise CheckpointError(
-            f"sliding_window must be null, got {window!r}. Sliding windows are not supported:"
-            " give a drafter trained without, or set use_sliding_window to false if it was."
-        )
-
-
 def _check_draft_vocabulary(values: Mapping[str, Any]) -> None:
     draft_vocab_size = values.get("draft_vocab_size")
     if draft_vocab_size not in (None, values.get("vocab_size")):
@@ -125,16 +94,21 @@ def _check_draft_vocabulary(values: Mapping[str, Any]) -> None:
         )
 
 
-def _check_group(
+def check_group(
     values: Mapping[str, Any],
-    group: str,
+    name_of_group: str,
     free: frozenset[str] | set[str],
     only_value: Mapping[str, object],
 ) -> None:
+    """Refuse keys of a group that are neither free nor at their only value.
+
+    Raises:
+        CheckpointError: On the first such key.
+    """
     for key, value in values.items():
         if key in free or value is None:
             continue
-        name = f"{group}.{key}" if group else key
+        name = f"{name_of_group}.{key}" if name_of_group else key
         if key not in only_value:
             raise CheckpointError(
                 f"{name} is not a known key, got {_short(value)}."
@@ -146,15 +120,6 @@ def _check_group(
                 f" got {_short(value)}."
                 " Give a drafter trained so."
             )
-
-
-def _group(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    group = values.get(key)
-    if group is None:
-        return {}
-    if not isinstance(group, dict):
-        raise CheckpointError(f"{key} must be a group of keys, got {group!r}. Correct config.json.")
-    return group
 
 
 def _short(value: object) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dpace_serve.drafter.checkpoint import DrafterConfig, validate
+from dpace_serve.drafter.sliding import SlidingAttention
 from dpace_serve.drafter.target import (
     TargetFacts,
     find_target_folder,
@@ -68,6 +69,8 @@ def examine(
         ]
     findings.append(_check_draft_length(config, num_draft_tokens))
     findings.append(_check_head_dim(config))
+    if config.sliding is not None:
+        findings.append(_check_windows(config, config.sliding))
     return findings
 
 
@@ -187,3 +190,14 @@ def _check_head_dim(config: DrafterConfig) -> Finding:
         return Finding("head size", ok=True, message=message)
     cure = f"On CPU the attention kernel needs {_MIN_CPU_HEAD_DIM} or more: serve it on a GPU."
     return Finding("head size", ok=True, message=message, cure=cure)
+
+
+def _check_windows(config: DrafterConfig, sliding: SlidingAttention) -> Finding:
+    num_windowed, num_layers = len(sliding.layers), config.num_hidden_layers
+    message = f"{num_windowed} of {num_layers} layers have a window of {sliding.window} tokens"
+    if num_windowed == num_layers:
+        return Finding("windows", ok=True, message=f"{message}.")
+    # vLLM 0.32, model_executor/models/qwen3_dflash.py:152 and config/vllm.py:756.
+    message += ", which vLLM serves with its second model runner only; dpace serve uses the first."
+    cure = "Give a drafter with a window in all layers or in none."
+    return Finding("windows", ok=False, message=message, cure=cure)

@@ -7,6 +7,9 @@ from dpace_serve.drafter.safetensors_header import TensorEntry
 from dpace_serve.errors import CheckpointError, ConfigError
 
 WEIGHT_DTYPES = ("F32", "BF16", "F16")
+# What other layouts may carry beside a drafter's own tensors.
+TARGET_TENSORS = ("embed_tokens.weight", "lm_head.weight")
+DRAFT_VOCABULARY = ("d2t", "t2d")
 _NUM_NAMED = 3
 
 
@@ -125,8 +128,10 @@ def _check_dtypes(entries: Mapping[str, TensorEntry]) -> None:
 def _cure_unknown(unknown: list[str]) -> str:
     if all(name.startswith("model.") for name in unknown):
         return "Export with plain names: without the prefix `model.`."
-    if any(name.split(".")[0] in {"embed_tokens", "lm_head", "d2t", "t2d"} for name in unknown):
-        return "Remove them: embedding and head are the target's, and the vocabulary is whole."
+    if any(name in DRAFT_VOCABULARY for name in unknown):
+        return "A reduced vocabulary is not supported: give a drafter with the full one."
+    if any(name in TARGET_TENSORS for name in unknown):
+        return "Remove them: embedding and head are the target's. `dpace export` does."
     return "Remove them, or correct the sizes in config.json."
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from dpace_serve.drafter.safetensors_header import TensorEntry
@@ -44,3 +44,23 @@ def describe(tensors: Mapping[str, torch.Tensor]) -> dict[str, TensorEntry]:
         )
         for name, tensor in tensors.items()
     }
+
+
+def find(paths: Iterable[Path], name: str) -> dict[str, torch.Tensor]:
+    """The tensors of the given files whose name, without prefixes, is `name`.
+
+    Raises:
+        CheckpointError: If a file cannot be read.
+    """
+    found: dict[str, torch.Tensor] = {}
+    for path in paths:
+        try:
+            with safe_open(path, framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118  (it is no mapping)
+                    if key == name or key.endswith(f".{name}"):
+                        found[key] = file.get_tensor(key)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{path}: weights cannot be read ({error}). Copy it again."
+            ) from None
+    return found

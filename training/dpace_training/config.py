@@ -44,8 +44,11 @@ class DataConfig(Config):
 
 
 class DrafterShape(Config):
-    """Size of the drafter; what is not given follows the target."""
+    """Size and start of the drafter; what is not given follows the target."""
 
+    init_from: Path | None = None
+    """Folder of a drafter to start from, in any known layout; it must have this shape. None starts
+    from random weights."""
     num_hidden_layers: Annotated[int, Field(ge=1)] = 5
     """Layers of the drafter."""
     block_size: Annotated[int, Field(ge=2)] = 16
@@ -60,8 +63,30 @@ class DrafterShape(Config):
     """Query heads; the target's when not given."""
     num_key_value_heads: Annotated[int, Field(ge=1)] | None = None
     """Key and value heads; the target's when not given."""
+    head_dim: Annotated[int, Field(ge=2)] | None = None
+    """Width of a head; the target's when not given."""
+    attention_bias: bool = False
+    """Biases on the four projections of attention."""
+    rope_theta: Annotated[float, Field(gt=0)] | None = None
+    """Base of a plain rotation of whole heads; the target's rotation, scaling included, when not
+    given."""
+    sliding_window: Annotated[int, Field(ge=2)] | None = None
+    """Tokens that a position sees in the layers with a window, itself included; at least
+    block_size. None: every layer sees the whole context."""
+    sliding_layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """Layers with the window, from 0; all of them when not given. Some but not all is served by
+    vLLM's second model runner only, so not on CPU."""
+    sliding_is_causal: bool = False
+    """Hide later positions of the block from earlier ones in layers with the window; SGLang always
+    does, vLLM as the drafter says."""
     mask_token_id: Annotated[int, Field(ge=0)] | None = None
     """Token put at the draft positions; the tokenizer's mask token, or its first unused id."""
+
+    @model_validator(mode="after")
+    def _has_a_window_for_its_layers(self) -> "DrafterShape":
+        if self.sliding_window is None and self.sliding_layers is not None:
+            raise ValueError("sliding_layers need a sliding_window: set it too")
+        return self
 
 
 class FitConfig(Config):

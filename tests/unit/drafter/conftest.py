@@ -119,6 +119,48 @@ class TargetFolder:
         (self.path / "config.json").write_text(json.dumps({**values, **changes}))
 
 
+class SpeculatorsFolder:
+    """The drafter of the other tests as speculators writes it."""
+
+    def __init__(self, path, layer_config, tensors):
+        self.path, self.layer_config, self.tensors = path, layer_config, tensors
+        path.mkdir()
+        self.set_config()
+        self.save()
+
+    def set_config(self, layers=None, **changes):
+        values = {
+            "architectures": ["DFlashSpeculator"],
+            "aux_hidden_state_layer_ids": [2, 6],  # ids 1 and 5, counted from 1
+            "block_size": 8,
+            "draft_vocab_size": VOCAB,
+            "dtype": "bfloat16",
+            "mask_token_id": 3,
+            "model_type": "speculator_model",
+            "projector_type": "dflash",
+            "sample_from_anchor": False,
+            "shift_label": False,
+            "auf": False,
+            "sliding_window_non_causal": False,
+            "speculators_config": {
+                "algorithm": "dflash",
+                "default_proposal_method": "greedy",
+                "proposal_methods": [{"proposal_type": "greedy", "speculative_tokens": 7}],
+                "verifier": {"name_or_path": "a/b", "architectures": ["Qwen3ForCausalLM"]},
+            },
+            "speculators_model_type": "dflash",
+            "speculators_version": "0.9.0",
+            "target_hidden_size": None,
+            "transformer_layer_config": {**self.layer_config, **(layers or {})},
+            **changes,
+        }
+        values = {key: value for key, value in values.items() if value is not ...}
+        (self.path / "config.json").write_text(json.dumps(values))
+
+    def save(self, **more):
+        save_file({**self.tensors, **more}, self.path / "model.safetensors")
+
+
 @pytest.fixture
 def drafter(tmp_path: Path) -> DrafterFolder:
     return DrafterFolder(tmp_path / "drafter")
@@ -144,3 +186,23 @@ def config_values() -> dict[str, Any]:
     """A fresh copy of the configuration, free to be changed."""
     copied: dict[str, Any] = json.loads(json.dumps(CONFIG))
     return copied
+
+
+@pytest.fixture
+def speculators(tmp_path: Path, config_values: dict[str, Any], tensors) -> SpeculatorsFolder:
+    for key in ("architectures", "block_size", "dflash_config", "dtype", "num_target_layers"):
+        del config_values[key]
+    return SpeculatorsFolder(tmp_path / "speculators", config_values, tensors)
+
+
+@pytest.fixture
+def embedding() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(VOCAB, HIDDEN, generator=generator).bfloat16()
+
+
+@pytest.fixture
+def tied_target(target: TargetFolder, embedding: torch.Tensor) -> Path:
+    target.set_config(architectures=["Qwen3ForCausalLM"])
+    save_file({"model.embed_tokens.weight": embedding}, target.path / "model.safetensors")
+    return target.path

@@ -87,23 +87,15 @@ def test_transformers_reads_the_written_config_as_meant(config_values, tmp_path)
     ("key", "value"),
     [
         ("is_causal", True),
-        ("partial_rotary_factor", 0.5),
-        ("rope_scaling", {"rope_type": "yarn", "factor": 4.0}),
         ("hidden_act", "gelu"),
-        ("use_sliding_window", True),
         ("is_neox_style", False),
         ("logit_scale", 0.5),
         ("has_own_lm_head", True),
         ("draft_vocab_size", 100),
-        ("sliding_window", 2048),
-        ("layer_types", ["full_attention", "sliding_attention"]),
-        ("layer_types", ["full_attention"]),
         ("quantization_config", {"bits": 4}),
         ("final_logit_softcapping", 30.0),
         ("model_type", "llama"),
         ("architectures", ["DFlashSpeculator"]),
-        ("rope_parameters", {"rope_theta": 10000.0, "partial_rotary_factor": 0.25}),
-        ("rope_parameters", {"rope_type": "llama3", "rope_theta": 10000.0}),
         ("dpace", {"objectiv": "dpace"}),
         ("dpace", {"objective": 3}),
     ],
@@ -134,9 +126,19 @@ def test_keys_without_effect_and_neutral_values_are_accepted(config_values):
         "partial_rotary_factor": 1.0,
         "target_hidden_size": 64,
         "draft_vocab_size": 320,
+        "pretraining_tp": 1,
+        "mlp_bias": False,
     }
     read = DrafterConfig.from_dict({**config_values, **neutral})
     assert read == DrafterConfig.from_dict(config_values)
+
+
+def test_whatever_transformers_writes_of_a_plain_qwen3_is_accepted(config_values):
+    transformers = pytest.importorskip("transformers")
+    plain = {key: value for key, value in config_values.items() if key != "dtype"}
+    del plain["model_type"]
+    written = transformers.Qwen3Config(**plain).to_dict()
+    assert DrafterConfig.from_dict(written) == DrafterConfig.from_dict(config_values)
 
 
 @pytest.mark.parametrize(

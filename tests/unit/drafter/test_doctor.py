@@ -160,3 +160,24 @@ def test_a_hub_name_with_a_local_copy_is_compared(target, drafter, monkeypatch):
     copy = str(target.path / "config.json")
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda name, file: copy)
     assert [finding.check for finding in examine("some/target", drafter.path)] == CHECKS
+
+
+def with_windows(drafter, kinds):
+    drafter.set_config(
+        layer_types=[f"{kind}_attention" for kind in kinds],
+        sliding_window=16,
+        use_sliding_window=True,
+    )
+
+
+def test_a_window_in_all_layers_is_good(target, drafter):
+    with_windows(drafter, ["sliding", "sliding"])
+    finding = {f.check: f for f in examine(target.path, drafter.path)}["windows"]
+    assert finding.ok
+    assert finding.message == "2 of 2 layers have a window of 16 tokens."
+
+
+def test_a_window_in_some_layers_is_refused_with_the_reason(target, drafter):
+    with_windows(drafter, ["full", "sliding"])
+    with pytest.raises(CheckpointError, match="vLLM serves with its second model runner only"):
+        require_servable(target.path, drafter.path)

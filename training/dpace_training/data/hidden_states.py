@@ -162,7 +162,7 @@ def read_features(
     Raises:
         ConfigError: If a layer does not exist.
     """
-    num_layers = len(target.model.base_model.layers)
+    num_layers = len(target.model.get_decoder().layers)
     if not all(0 <= layer_id < num_layers for layer_id in layer_ids):
         raise ConfigError(
             f"target layer ids must lie in 0..{num_layers - 1}, got {list(layer_ids)}. "
@@ -174,7 +174,7 @@ def read_features(
     for row, document in enumerate(documents):
         token_ids[row, : lengths[row]] = torch.tensor(document.token_ids)
     with recorded_taps(target.model, layer_ids) as recorded:
-        final = target.model.base_model(
+        final = target.model.get_decoder()(
             input_ids=token_ids.to(target.model.device), use_cache=False
         ).last_hidden_state
     joined = recorded.joined()

@@ -13,14 +13,18 @@ Source:
 """
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dpace_serve.drafter.checkpoint import DrafterConfig
-from dpace_training.drafter.attention import block_attention, rotary_angles, rotate
-
-Angles = tuple[Tensor, Tensor]
+from dpace_training.drafter.attention import (
+    BlockMask,
+    block_attention,
+    full_mask,
+    sliding_mask,
+)
+from dpace_training.drafter.rotary import Angles, RotaryPositions, rotate
 
 
 class RMSNorm(nn.Module):
@@ -60,7 +64,7 @@ class BlockAttention(nn.Module):
         context: Float[Tensor, "documents tokens hidden"],
         block_angles: Angles,
         context_angles: Angles,
-        is_hidden: Bool[Tensor, "documents blocks tokens"],
+        mask: BlockMask,
     ) -> Float[Tensor, "documents blocks block_size hidden"]:
         """Let block tokens look at their context and their own block."""
         attended = block_attention(
@@ -69,7 +73,7 @@ class BlockAttention(nn.Module):
             self._heads(self.v_proj(context)),
             rotate(self.k_norm(self._heads(self.k_proj(hidden))), *block_angles),
             self._heads(self.v_proj(hidden)),
-            is_hidden,
+            mask,
         )
         projected: Tensor = self.o_proj(attended)
         return projected
@@ -111,11 +115,11 @@ class DrafterLayer(nn.Module):
         context: Float[Tensor, "documents tokens hidden"],
         block_angles: Angles,
         context_angles: Angles,
-        is_hidden: Bool[Tensor, "documents blocks tokens"],
+        mask: BlockMask,
     ) -> Float[Tensor, "documents blocks block_size hidden"]:
         """Add attention, then the feed-forward part, to the residual stream."""
         hidden = hidden + self.self_attn(
-            self.input_layernorm(hidden), context, block_angles, context_angles, is_hidden
+            self.input_layernorm(hidden), context, block_angles, context_angles, mask
         )
         mapped: Tensor = self.mlp(self.post_attention_layernorm(hidden))
         return hidden + mapped
@@ -132,6 +136,7 @@ class BlockDrafter(nn.Module):
         self.hidden_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.layers = nn.ModuleList(DrafterLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self._rotary = RotaryPositions(config)
 
     def forward(
         self,
@@ -141,7 +146,8 @@ class BlockDrafter(nn.Module):
     ) -> Float[Tensor, "documents blocks block_size hidden"]:
         """Last hidden states of all blocks; the one at index 0, the anchor's, is unused.
 
-        A block sees taps at positions before its anchor only. Taps that no block of a document
+        A block sees taps at positions before its anchor only, and in layers with a window only
+        those inside it. Taps that no block of a document
         sees are never read, so padding may hold anything. A dropped block may have any anchor,
         for example 0; it sees at least itself.
 
@@ -151,18 +157,18 @@ class BlockDrafter(nn.Module):
             anchors: Position of each block's anchor in its document.
         """
         taps = taps[:, : int(anchors.max()) if anchors.numel() else 0]
-        context_positions = torch.arange(taps.shape[1], device=taps.device)
-        is_hidden = context_positions >= anchors.unsqueeze(-1)
+        masks = self._masks(anchors, taps.shape[1])
         # Filled before the projection, because 0 * NaN in its backward pass would still be NaN.
-        taps = taps.masked_fill(is_hidden.all(dim=1).unsqueeze(-1), 0)
+        is_unseen = full_mask(anchors, taps.shape[1]).context.squeeze(2).all(dim=1)
+        taps = taps.masked_fill(is_unseen.unsqueeze(-1), 0)
         context = self.hidden_norm(self.fc(taps.to(self.fc.weight.dtype)))
 
         block_offsets = torch.arange(self.config.block_size, device=taps.device)
-        context_angles = self._angles(context_positions)
-        block_angles = self._angles(anchors.unsqueeze(-1) + block_offsets)
+        context_angles = self._rotary.angles(torch.arange(taps.shape[1], device=taps.device))
+        block_angles = self._rotary.angles(anchors.unsqueeze(-1) + block_offsets)
         hidden = block_embeddings
-        for layer in self.layers:
-            hidden = layer(hidden, context, block_angles, context_angles, is_hidden)
+        for layer, mask in zip(self.layers, masks, strict=True):
+            hidden = layer(hidden, context, block_angles, context_angles, mask)
         normed: Tensor = self.norm(hidden)
         return normed
 
@@ -191,5 +197,13 @@ class BlockDrafter(nn.Module):
         logits: Tensor = hidden[0, 0, 1:] @ head.T
         return logits
 
-    def _angles(self, positions: Int[Tensor, "*rows"]) -> Angles:
-        return rotary_angles(positions, head_dim=self.config.head_dim, theta=self.config.rope_theta)
+    def _masks(self, anchors: Int[Tensor, "documents blocks"], num_tokens: int) -> list[BlockMask]:
+        """The mask of each layer."""
+        full = full_mask(anchors, num_tokens)
+        sliding = self.config.sliding
+        if sliding is None:
+            return [full] * len(self.layers)
+        windowed = sliding_mask(
+            anchors, num_tokens, block_size=self.config.block_size, sliding=sliding
+        )
+        return [windowed if layer in sliding.layers else full for layer in range(len(self.layers))]

@@ -34,11 +34,11 @@ def recorded_taps(target: PreTrainedModel, layer_ids: Sequence[int]) -> Iterator
     has passed the final norm.
 
     Args:
-        target: Causal language model with its decoder layers in `base_model.layers`.
+        target: Causal language model of transformers; of a multimodal one, its text part is tapped.
         layer_ids: Layers to tap.
     """
     recorded = RecordedTaps(layer_ids)
-    layers: nn.ModuleList = target.base_model.layers
+    layers: nn.ModuleList = target.get_decoder().layers
     handles = [
         layers[layer_id].register_forward_hook(partial(_record, recorded, layer_id))
         for layer_id in recorded.layer_ids

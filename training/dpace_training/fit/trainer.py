@@ -16,6 +16,7 @@ from dpace_training.data.anchors import anchor_candidates
 from dpace_training.data.prepare import PreparedData
 from dpace_training.data.tokenize import documents_digest
 from dpace_training.drafter.model import BlockDrafter
+from dpace_training.drafter.warm_start import load_weights
 from dpace_training.fit.batches import Batch, epoch_batches, make_batch
 from dpace_training.fit.optimizer import learning_rate_at, make_optimizers
 from dpace_training.fit.ranks import Ranks, accumulating, spread
@@ -228,7 +229,10 @@ def _initial_drafter(config: TrainConfig, data: PreparedData) -> BlockDrafter:
     # Seeded on its own: drafters that differ in their objective only start from the same weights.
     with torch.random.fork_rng():
         torch.manual_seed(config.fit.seed)
-        return BlockDrafter(data.drafter)
+        drafter = BlockDrafter(data.drafter)
+    if config.drafter.init_from is not None:
+        load_weights(drafter, config.drafter.init_from, target=data.target.folder)
+    return drafter
 
 
 def _whole(number: Tensor) -> float:
