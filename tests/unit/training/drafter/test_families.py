@@ -26,6 +26,7 @@ from dpace_training.drafter.shape import drafter_config
 from dpace_training.drafter.taps import recorded_taps
 from dpace_training.evaluation.decode import decode
 from dpace_training.evaluation.replay import Rollout, replay
+from dpace_training.fit.ranks import Ranks
 from dpace_training.fit.trainer import Trainer
 
 SIZES = {
@@ -114,7 +115,7 @@ def test_a_drafter_learns_its_target_and_the_replay_finds_the_steps_of_decoding(
 ):
     save_target(name)
     data = prepare(build())
-    trainer = Trainer(build(), data)
+    trainer = Trainer(build(), data, Ranks())
     first, *_, last = [trainer.train_step().loss for _ in range(trainer.total_steps)]
     assert last < 0.9 * first
     num_accepted = 0

@@ -15,6 +15,7 @@ from dpace_training.data.prepare import prepare
 from dpace_training.drafter.model import BlockDrafter
 from dpace_training.drafter.shape import drafter_config
 from dpace_training.evaluation.compare import load_drafter
+from dpace_training.fit.ranks import Ranks
 from dpace_training.fit.trainer import Trainer
 
 
@@ -57,20 +58,20 @@ def test_before_its_first_step_a_run_drafts_what_its_source_drafts(
 ):
     export(source, tmp_path / "copy", layout=layout, target=target_folder)
     config = build(init_from=str(tmp_path / "copy"))
-    trainer, loaded = Trainer(config, prepare(config)), load_drafter(source)
+    trainer, loaded = Trainer(config, prepare(config), Ranks()), load_drafter(source)
     taps, blocks = torch.randn(1, 9, 64), torch.randn(1, 2, 4, 32)
     anchors = torch.tensor([[3, 8]])
     assert torch.equal(trainer.drafter(taps, blocks, anchors), loaded(taps, blocks, anchors))
-    fresh = Trainer(build(), prepare(build())).drafter
+    fresh = Trainer(build(), prepare(build()), Ranks()).drafter
     assert not torch.allclose(fresh(taps, blocks, anchors), loaded(taps, blocks, anchors))
 
 
 def test_a_warm_run_resumes_from_its_own_state_not_from_its_source(build, source):
     config = build(init_from=str(source))
-    trainer = Trainer(config, prepare(config))
+    trainer = Trainer(config, prepare(config), Ranks())
     trainer.train_step()
     trainer.save()
-    resumed = Trainer(config, prepare(config))
+    resumed = Trainer(config, prepare(config), Ranks())
     assert resumed.step == 1
     expected = trainer.drafter.state_dict()
     assert all(
