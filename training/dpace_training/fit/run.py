@@ -16,9 +16,11 @@ from dpace_training.evaluation.held_out import (
 )
 from dpace_training.evaluation.report import arm_record
 from dpace_training.fit.checkpoint import write_config, write_drafter
-from dpace_training.fit.tracking import TrainingLog, statistics_record
+from dpace_training.fit.live import LiveProgress
+from dpace_training.fit.trackers import require_trackers, tracked_log
+from dpace_training.fit.tracking import statistics_record
 from dpace_training.fit.trainer import StepResult, Trainer
-from dpace_training.progress import progress_bar
+from dpace_training.progress import STDERR
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
         ConfigError: If a setting or file is wrong, or the output holds another run.
         CheckpointError: If the target cannot be loaded or the saved state is damaged.
     """
+    require_trackers(config.fit.trackers)
     data = prepare(config)
     trainer = Trainer(config, data)
     config.output.mkdir(parents=True, exist_ok=True)
@@ -55,23 +58,27 @@ def _run_steps(
     config: TrainConfig, trainer: Trainer, held_out: Sequence[HeldOutPrompt]
 ) -> dict[str, Any] | None:
     """Take all remaining steps; returns the last evaluation."""
-    log = TrainingLog(config.output / "log.jsonl", resumed_step=trainer.step)
+    progress = LiveProgress(
+        config.output.name, total_steps=trainer.total_steps, step=trainer.step, console=STDERR
+    )
     window: list[StepResult] = []
     evaluation: dict[str, Any] | None = None
-    with progress_bar(f"training {config.output.name}", trainer.total_steps) as advance:
-        advance(trainer.step, "")
+    with (
+        tracked_log(config.output, config.fit.trackers, resumed_step=trainer.step) as log,
+        progress,
+    ):
         while trainer.step < trainer.total_steps:
             started = time.monotonic()
             window.append(trainer.train_step())
             is_last = trainer.step == trainer.total_steps
-            seconds = time.monotonic() - started
-            advance(1, f"loss {window[-1].loss:.3f}, {seconds:.2f} s a step")
+            progress.advance(window[-1], seconds=time.monotonic() - started)
             if trainer.step % config.fit.log_every == 0 or is_last:
                 log.write(_window_record(trainer, window))
                 window = []
             if held_out and (trainer.step % config.evaluation.every == 0 or is_last):
                 evaluation = _evaluate(config, trainer, held_out)
                 log.write({"step": trainer.step, "evaluation": evaluation})
+                progress.evaluated(evaluation["tau"])
             if trainer.step % config.fit.save_every == 0 or is_last:
                 trainer.save()
     if held_out and evaluation is None:
