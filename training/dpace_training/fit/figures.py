@@ -159,7 +159,7 @@ def _loss_and_gradient(steps: tuple[LoggedSteps, ...]) -> Figure:
         ),
         panels=(
             _curve_panel("loss", x, loss, "loss, weighted nats", FIRST),
-            _curve_panel("gradient norm", x, norm, "gradient norm before clipping", HIGHLIGHT),
+            _curve_panel("gradient norm", x, norm, "norm of the gradient", HIGHLIGHT),
         ),
         num_columns=2,
         table=NumberTable(

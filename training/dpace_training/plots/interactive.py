@@ -11,6 +11,9 @@ from dpace_training.plots.figure import Figure, Line, Panel
 from dpace_training.plots.look import NEUTRAL
 
 PIXELS_PER_INCH = 96
+PIXELS_PER_POINT = PIXELS_PER_INCH / 72
+TOP_PIXELS, LEGEND_PIXELS = 70, 110
+LOG_TICKS = tuple(digit * 10.0**power for power in range(-8, 9) for digit in (1, 2, 5))
 BAND_OPACITY = 0.2
 CONFIG = {"displaylogo": False, "responsive": True}
 
@@ -30,7 +33,8 @@ def plot_fragment(figure: Figure) -> str:
         shared_yaxes="all" if figure.shares_axes else False,
         subplot_titles=[html.escape(panel.title) for panel in figure.panels],
         vertical_spacing=0.32 / num_rows,
-        horizontal_spacing=0.2 / figure.num_columns,
+        # Names of rows need more room than numbers.
+        horizontal_spacing=(0.4 if figure.panels[0].y_names else 0.2) / figure.num_columns,
     )
     in_legend: set[str] = set()
     for index, panel in enumerate(figure.panels):
@@ -43,8 +47,10 @@ def plot_fragment(figure: Figure) -> str:
         if figure.is_bottom(index):
             drawn.update_xaxes(showticklabels=True, row=row + 1, col=column + 1)
     drawn.update_layout(
-        height=round((num_rows * figure.panel_height + 0.9) * PIXELS_PER_INCH),
-        margin={"l": 60, "r": 20, "t": 40, "b": 50},
+        height=round(num_rows * figure.panel_height * PIXELS_PER_INCH) + TOP_PIXELS + LEGEND_PIXELS,
+        margin={"l": 60, "r": 20, "t": TOP_PIXELS, "b": LEGEND_PIXELS},
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": NEUTRAL, "activecolor": NEUTRAL},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         showlegend=figure.needs_legend,
@@ -69,7 +75,7 @@ def _traces(line: Line, *, is_first: bool) -> list[go.Scatter]:
             mode=_mode(line),
             line={
                 "color": line.colour,
-                "width": line.width,
+                "width": line.width * PIXELS_PER_POINT,
                 "dash": "dash" if line.is_dashed else "solid",
             },
             marker={"color": line.colour, "size": 7},
@@ -110,7 +116,8 @@ def _lay_out(drawn: go.Figure, panel: Panel, row: int, column: int) -> None:
     x_axis = {"title": html.escape(panel.x_label), **frame}
     y_axis = {"title": html.escape(panel.y_label), "type": panel.y_scale, **frame}
     if panel.y_scale == "log":
-        y_axis |= {"dtick": "D2"}  # ticks at 1, 2 and 5
+        # Plotly's own ticks between the powers of ten are single digits.
+        y_axis |= {"tickvals": list(LOG_TICKS), "ticktext": [f"{tick:g}" for tick in LOG_TICKS]}
     if panel.x_ticks:
         x_axis |= {"tickvals": panel.x_ticks}
     if panel.y_starts_at_zero:

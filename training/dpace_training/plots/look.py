@@ -9,7 +9,7 @@ FIRST, HIGHLIGHT = CATEGORIES[0], CATEGORIES[1]
 NEUTRAL = "#808080"
 
 # The ends of viridis are too dark for a dark page and too light for a light one.
-_DARKEST, _LIGHTEST = 0.25, 0.8
+_DARKEST, _LIGHTEST = 0.3, 0.8
 
 
 def ordered_colours(count: int) -> tuple[str, ...]:

@@ -27,8 +27,9 @@ th, td { border-bottom: 1px solid var(--faint); padding: 0.2rem 0.7rem 0.2rem 0;
          text-align: left; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; max-height: 24rem; overflow-y: auto; }
 summary { cursor: pointer; }
-.js-plotly-plot .xtick text, .js-plotly-plot .ytick text, .js-plotly-plot .infolayer text,
-.js-plotly-plot .legendtext { fill: var(--text) !important; }
+.js-plotly-plot .cartesianlayer text, .js-plotly-plot .infolayer text {
+  fill: var(--text) !important;
+}
 .js-plotly-plot .legend .bg { fill: none !important; }
 .js-plotly-plot .gridlayer path { stroke: var(--faint) !important; }
 """
