@@ -158,7 +158,7 @@ def _loss_and_gradient(steps: tuple[LoggedSteps, ...]) -> Figure:
             "Each point is the mean over the steps since the one before."
         ),
         panels=(
-            _curve_panel("loss", x, loss, "loss, weighted nats", FIRST),
+            _curve_panel("loss", x, loss, "loss, in nats with ce and kl", FIRST),
             _curve_panel("gradient norm", x, norm, "norm of the gradient", HIGHLIGHT),
         ),
         num_columns=2,

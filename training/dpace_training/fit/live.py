@@ -104,7 +104,7 @@ class LiveProgress:
             return head
         statistics = self._statistics()
         rows = Table.grid(padding=(0, 2))
-        rows.add_row("loss by position", *_position_cells(statistics.mean_token_loss, "nats"))
+        rows.add_row("loss by position", *_position_cells(statistics.mean_token_loss, ""))
         rows.add_row("share of weight", *_position_cells(100 * statistics.weight_share, "%"))
         return Group(head, Text("   ".join(self._figures())), rows)
 
@@ -134,4 +134,4 @@ def _position_cells(values: Float[Tensor, " positions"], unit: str) -> tuple[str
     known = values.nan_to_num()
     bars = position_bars((known / known.max().clamp_min(1e-9)).clamp_min(0).tolist())
     first, last = ("-" if math.isnan(value) else f"{value:.2f}" for value in values[[0, -1]])
-    return bars, f"{first} .. {last} {unit}"
+    return bars, f"{first} .. {last} {unit}".rstrip()

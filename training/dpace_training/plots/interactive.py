@@ -15,7 +15,12 @@ PIXELS_PER_POINT = PIXELS_PER_INCH / 72
 TOP_PIXELS, LEGEND_PIXELS = 70, 110
 LOG_TICKS = tuple(digit * 10.0**power for power in range(-8, 9) for digit in (1, 2, 5))
 BAND_OPACITY = 0.2
-CONFIG = {"displaylogo": False, "responsive": True}
+# The buttons are named one by one: some of plotly's others open a web site with the plot's data.
+CONFIG = {
+    "displaylogo": False,
+    "responsive": True,
+    "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
+}
 
 
 def plotly_script() -> str:

@@ -91,3 +91,8 @@ def test_a_plot_holds_the_points_and_where_they_break():
     assert band["fill"] == "toself"
     assert other["line"]["dash"] == "dash"
     assert [trace["showlegend"] for trace in data] == [True, False, True]
+
+
+def test_no_button_of_a_plot_leads_to_a_web_site():
+    buttons = re.search(r'"modeBarButtons": (\[\[.*?\]\])', plot_fragment(figure()))
+    assert json.loads(buttons[1]) == [["toImage", "zoom2d", "pan2d", "resetScale2d"]]
