@@ -1,4 +1,4 @@
-"""`dpace prepare`, `dpace train` and `dpace eval`: parse, call one function, print."""
+"""The training commands of `dpace`: parse, call one function, print."""
 
 import json
 import logging
@@ -40,6 +40,7 @@ def prepare(config: ConfigFile, overrides: Overrides = None) -> None:
 @app.command()
 def train(config: ConfigFile, overrides: Overrides = None) -> None:
     """Train a drafter; the same command goes on where a run was cut."""
+    from dpace_training.fit.report import write_report
     from dpace_training.fit.run import train as run
 
     _log_to_stderr()
@@ -47,20 +48,34 @@ def train(config: ConfigFile, overrides: Overrides = None) -> None:
     facts = run(settings)
     if facts is None:
         return  # another process of this run says it
+    page = write_report(settings.output)
     evaluation = facts["evaluation"]
     tau = f", held-out tau {evaluation['tau']:.3f}" if evaluation else ""
-    typer.echo(f"{settings.output}: drafter after {facts['steps']} steps{tau}")
+    typer.echo(f"{settings.output}: drafter after {facts['steps']} steps{tau}; {page}")
+
+
+@app.command()
+def report(
+    output: Annotated[Path, typer.Argument(help="Output folder of `dpace train`.")],
+) -> None:
+    """Draw a run's figures again from its log, also of a run that was cut or still goes on."""
+    from dpace_training.fit.report import write_report
+
+    typer.echo(str(write_report(output)))
 
 
 @app.command()
 def study(
     config: ConfigFile,
     overrides: Overrides = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Write the result here, and its figures beside it."),
+    ] = None,
 ) -> None:
     """Train the same drafter under several objectives and seeds, and compare them."""
     from dpace_training.study.config import StudyConfig
-    from dpace_training.study.report import study_table
+    from dpace_training.study.report import study_table, write_study_figures
     from dpace_training.study.run import run_study
 
     _log_to_stderr()
@@ -70,6 +85,7 @@ def study(
     for held_out in settings.held_out:
         Console().print(study_table(result, held_out))
     write_json(json_file, result)
+    typer.echo(str(write_study_figures(result, settings.base.output, json_file)))
 
 
 @app.command(name="eval")

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 from dpace_serve.config import Config
 from dpace_training.losses.config import LossConfig
 
+TrackerName = Literal["aim", "comet_ml", "mlflow", "tensorboard", "trackio", "wandb"]
+
 
 class RegenerateConfig(Config):
     """How the target writes the answers that the drafter is trained on."""
@@ -128,6 +130,15 @@ class FitConfig(Config):
     """Saved states that are kept; older ones are deleted once a newer one is whole."""
     sharding: Literal["none", "fsdp2"] = "none"
     """With several processes: all weights on each, or a part of each weight (FSDP2)."""
+
+    trackers: tuple[TrackerName, ...] = ()
+    """Where the log's numbers go beside `log.jsonl`, such as `tensorboard`; each once."""
+
+    @model_validator(mode="after")
+    def _tracks_once(self) -> "FitConfig":
+        if len(set(self.trackers)) < len(self.trackers):
+            raise ValueError(f"trackers must differ, got {list(self.trackers)}")
+        return self
 
     @model_validator(mode="after")
     def _saves_between_log_lines(self) -> "FitConfig":

@@ -16,13 +16,12 @@ Advance = Callable[[int, str], None]
 
 
 @contextmanager
-def progress_bar(description: str, total: int, *, is_silent: bool = False) -> Iterator[Advance]:
+def progress_bar(description: str, total: int) -> Iterator[Advance]:
     """Show a bar on stderr once the work has lasted two seconds.
 
     Args:
         description: What is being done.
         total: Number of items.
-        is_silent: Show nothing at all: another process shows the same bar.
 
     Yields:
         A function that reports finished items.
@@ -42,7 +41,7 @@ def progress_bar(description: str, total: int, *, is_silent: bool = False) -> It
     def advance(finished: int, note: str) -> None:
         nonlocal is_shown
         bar.update(task, advance=finished, note=note)
-        if not (is_silent or is_shown) and time.monotonic() - started > SILENT_SECONDS:
+        if not is_shown and time.monotonic() - started > SILENT_SECONDS:
             bar.start()
             is_shown = True
 

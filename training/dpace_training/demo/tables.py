@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dpace_training.study.report import study_rows
+
 Result = dict[str, Any]
 RESULTS = Path("training/results")
 
@@ -111,6 +113,7 @@ TABLES: dict[str, dict[str, tuple[str, Callable[[Result], str]]]] = {
         "target": ("demo-target.json", target_table),
         "drafters": ("demo-drafters.json", drafter_table),
         "speed": ("demo-speed.json", speed_rows),
+        "study": ("reproduce.json", study_rows),
     },
 }
 

@@ -25,13 +25,14 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from dpace_serve.config import build_config
 from dpace_serve.errors import CheckpointError, ConfigError
 from dpace_training.config import TrainConfig
 from dpace_training.fit.ranks import Ranks
 
 RESUME_FOLDER = "resume"
 # Settings that change nothing that is computed.
-_FREE_SETTINGS = ("fit.keep_last",)
+_FREE_SETTINGS = ("fit.keep_last", "fit.trackers", "drafter.init_from")
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 logger = logging.getLogger(__name__)
@@ -173,9 +174,11 @@ def _restore(tensors: dict[str, Tensor], fitted: Fitted) -> None:
 
 
 def _check_same_run(output: Path, facts: dict[str, Any], config: TrainConfig, data: str) -> None:
+    # Read once more, so that a setting that is newer than the run has its default.
+    saved = build_config(TrainConfig, facts["config"], source=f"the run in {output}")
     changed = [
         key
-        for key in _changed_keys(facts["config"], config.model_dump(mode="json"), "")
+        for key in _changed_keys(saved.model_dump(mode="json"), config.model_dump(mode="json"), "")
         if key not in _FREE_SETTINGS
     ]
     if facts["data"] != data:

@@ -7,6 +7,7 @@ from typing import Any
 from dpace_training.losses.statistics import ObjectiveStatistics
 
 DIGITS = 6
+LOG_FILE = "log.jsonl"
 
 
 class TrainingLog:
@@ -14,7 +15,7 @@ class TrainingLog:
 
     def __init__(self, path: Path, *, resumed_step: int) -> None:
         """Open the log, without the lines that a resumed run is going to write again."""
-        kept = [line for line in _lines(path) if json.loads(line)["step"] <= resumed_step]
+        kept = [line for line in complete_lines(path) if json.loads(line)["step"] <= resumed_step]
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(kept), encoding="utf-8")
         temporary.replace(path)
@@ -39,12 +40,13 @@ def statistics_record(statistics: ObjectiveStatistics) -> dict[str, Any]:
     }
 
 
-def _row(values: list[float]) -> list[float]:
-    return [round(value, DIGITS) for value in values]
-
-
-def _lines(path: Path) -> list[str]:
+def complete_lines(path: Path) -> list[str]:
+    """The lines of a log, each with its newline; no lines where there is no log yet."""
     if not path.exists():
         return []
     # A run that was cut in the middle of a line leaves no newline behind it.
     return [line for line in path.read_text(encoding="utf-8").splitlines(True) if line[-1] == "\n"]
+
+
+def _row(values: list[float]) -> list[float]:
+    return [round(value, DIGITS) for value in values]

@@ -160,7 +160,7 @@ def test_a_target_without_head_dim_has_hidden_size_over_heads(save_target, build
 def test_settings_of_the_drafter_reach_its_checkpoint(save_target, build, tmp_path):
     save_target("qwen3 untied")
     shape = {"sliding_window": 6, "attention_bias": True, "sliding_is_causal": True}
-    trainer = Trainer(build(**shape), prepare(build(**shape)))
+    trainer = Trainer(build(**shape), prepare(build(**shape)), Ranks())
     trainer.train_step()
     checkpoint.write(tmp_path / "written", trainer.drafter.config, trainer.drafter.state_dict())
     written = json.loads((tmp_path / "written" / "config.json").read_text())
