@@ -4,7 +4,7 @@ import pytest
 
 from dpace_serve.errors import ConfigError
 from dpace_training.config import RegenerateConfig
-from dpace_training.data import regenerate
+from dpace_training.data import answers
 from dpace_training.data.conversations import Completion, read_documents
 from dpace_training.data.regenerate import regenerate_file
 
@@ -22,7 +22,7 @@ class RunCutError(Exception):
 
 
 def cut_after(monkeypatch, batches):
-    real, calls = regenerate.answer_batch, []
+    real, calls = answers.answer_batch, []
 
     def answer(*args, **kwargs):
         if len(calls) == batches:
@@ -30,7 +30,7 @@ def cut_after(monkeypatch, batches):
         calls.append(args)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(regenerate, "answer_batch", answer)
+    monkeypatch.setattr(answers, "answer_batch", answer)
     return calls
 
 
