@@ -4,6 +4,8 @@ vLLM is imported late: its variables must be set before.
 """
 
 import os
+import time
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,18 +19,32 @@ from dpace_serve.vllm_engine.offline_calls import (
     GenerateCall,
 )
 from dpace_serve.vllm_engine.plugin import require_version
-from dpace_serve.vllm_engine.server import CPU_ENVIRONMENT, UNIPROC_EXECUTOR, V2_RUNNER_VARIABLE
+from dpace_serve.vllm_engine.server import (
+    CPU_ENVIRONMENT,
+    THREAD_BINDING_VARIABLE,
+    UNIPROC_EXECUTOR,
+    V2_RUNNER_VARIABLE,
+)
 
 if TYPE_CHECKING:
     from vllm import LLM
 
-ENVIRONMENT = {
+REQUIRED_ENVIRONMENT = {
+    # The engine's core stays in this process: a core of its own outlives a process that is killed.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     # The V1 runner is the one that the contract tests know.
     V2_RUNNER_VARIABLE: "0",
+}
+DEFAULT_ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "WARNING",
     # Results of commands stand on stdout.
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    # These two are read on a CPU alone; see server.CPU_ENVIRONMENT.
+    "VLLM_CPU_KVCACHE_SPACE": CPU_ENVIRONMENT["VLLM_CPU_KVCACHE_SPACE"],
+    THREAD_BINDING_VARIABLE: CPU_ENVIRONMENT[THREAD_BINDING_VARIABLE],
 }
+# The engine hands a finished request to its writer one step later.
+EXPORT_TIMEOUT_SECONDS = 60.0
 GPU_CONNECTOR = {"kv_connector": "ExampleHiddenStatesConnector"}
 CPU_CONNECTOR = {
     "kv_connector": "CpuHiddenStatesConnector",
@@ -84,7 +100,8 @@ def export_arguments(export: ExportSettings, *, is_cpu: bool) -> dict[str, Any]:
 
 
 def _start(settings: EngineSettings) -> "LLM":
-    for name, value in ENVIRONMENT.items():
+    os.environ.update(REQUIRED_ENVIRONMENT)
+    for name, value in DEFAULT_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         import vllm
@@ -97,12 +114,9 @@ def _start(settings: EngineSettings) -> "LLM":
     require_version(vllm.__version__)
     is_cpu = current_platform.is_cpu()
     arguments: dict[str, Any] = {}
-    if is_cpu:
-        for name, value in CPU_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        if settings.tensor_parallel_size == 1:
-            # See server._run_worker_in_core.
-            arguments["distributed_executor_backend"] = UNIPROC_EXECUTOR
+    if is_cpu and settings.tensor_parallel_size == 1:
+        # See server._run_worker_in_core.
+        arguments["distributed_executor_backend"] = UNIPROC_EXECUTOR
     if settings.export is not None:
         arguments |= export_arguments(settings.export, is_cpu=is_cpu)
     return vllm.LLM(
@@ -162,4 +176,19 @@ def _export(engine: "LLM", call: ExportCall) -> list[Path]:
         SamplingParams(temperature=0, max_tokens=1, detokenize=False),
         use_tqdm=False,
     )
-    return [Path(output.kv_transfer_params["hidden_states_path"]) for output in outputs]
+    files = [Path(output.kv_transfer_params["hidden_states_path"]) for output in outputs]
+    _write_out(engine, files)
+    return files
+
+
+def _write_out(engine: "LLM", files: Sequence[Path]) -> None:
+    """Step on until every file is there, which its reader may then still wait to be whole."""
+    deadline = time.monotonic() + EXPORT_TIMEOUT_SECONDS
+    while not all(file.exists() for file in files):
+        if time.monotonic() > deadline:
+            raise EngineError(
+                f"vLLM wrote no hidden states into {files[0].parent} within "
+                f"{EXPORT_TIMEOUT_SECONDS:.0f} s. Check the space on the disk, and its log above."
+            )
+        engine.llm_engine.step()
+        time.sleep(0.001)

@@ -11,8 +11,8 @@ from dpace_training.config import TrainConfig
 from dpace_training.data.prepare import PreparedData, prepare
 from dpace_training.evaluation.held_out import (
     HeldOutPrompt,
-    held_out_prompts,
     measure_acceptance,
+    prompts_with_features,
 )
 from dpace_training.evaluation.report import arm_record
 from dpace_training.fit.checkpoint import write_config, write_drafter
@@ -39,11 +39,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
     write_config(config.output, config)
     if trainer.step:
         logger.info("going on after step %d of %d", trainer.step, trainer.total_steps)
-    held_out = held_out_prompts(
-        data.target,
-        data.held_out,
-        data.drafter.target_layer_ids,
-        batch_size=config.evaluation.batch_size,
+    held_out = prompts_with_features(
+        data.held_out, data.held_out_features, batch_size=config.evaluation.batch_size
     )
     evaluation = _run_steps(config, trainer, held_out)
     facts = _facts(config, data, trainer, evaluation)

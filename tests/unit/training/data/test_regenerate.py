@@ -72,3 +72,15 @@ def test_answers_made_otherwise_are_refused(target, complete, tmp_path):
         regenerate_file(target, PROMPTS, tmp_path / "whole.jsonl", cooler)
     with pytest.raises(ConfigError, match="another prompts"):
         regenerate_file(target, PROMPTS[:4], tmp_path / "whole.jsonl", HOT)
+
+
+def test_a_key_file_from_before_there_were_backends_stays_valid(target, complete, tmp_path):
+    key = json.loads((tmp_path / "whole.key.json").read_text())
+    assert key["settings"] == {
+        "enabled": True,
+        "temperature": 2.0,
+        "max_new_tokens": 6,
+        "batch_size": 4,
+        "seed": 5,
+    }
+    assert sorted(key) == ["prompts", "settings", "target", "target_dtype"]
