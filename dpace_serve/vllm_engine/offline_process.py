@@ -67,8 +67,8 @@ def run(connection: Connection, settings: EngineSettings) -> None:
     except EngineError as error:
         connection.send(Failure(str(error)))
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        connection.send(Failure(f"vLLM stopped: {reason} Its own log above says more."))
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        connection.send(Failure(f"vLLM stopped: {reason}. Its own log above says more."))
         raise
 
 
