@@ -40,7 +40,7 @@ def test_greedy_answers_of_a_server_are_those_of_the_target_in_this_process(
     key = tmp_path / "key"
     key.write_text(API_KEY)
     endpoint = EndpointConfig(
-        base_url=f"{served.client.base_url}v1".replace("//v1", "/v1"),
+        base_url=str(served.client.base_url).rstrip("/") + "/v1",
         model="tiny",
         api_key_file=key,
         max_concurrency=4,

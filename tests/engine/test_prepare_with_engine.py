@@ -41,7 +41,12 @@ def test_prepared_data_do_not_depend_on_who_runs_the_target(tmp_path):
                 "hidden_states_backend": backend,
                 "vllm": {"eager": True, "max_model_len": 512},
             },
-            "drafter": {"num_hidden_layers": 1, "block_size": 4, "num_taps": 3},
+            "drafter": {
+                "num_hidden_layers": 1,
+                "block_size": 4,
+                "num_taps": 3,
+                "mask_token_id": 3,
+            },
             "loss": {"recipe": "lk"},
             "evaluation": {"conversations": str(prompts), "max_new_tokens": 16},
         }
