@@ -2,13 +2,55 @@
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dpace_serve.config import Config
 from dpace_training.losses.config import LossConfig
 
 TrackerName = Literal["aim", "comet_ml", "mlflow", "tensorboard", "trackio", "wandb"]
+
+
+class EndpointConfig(Config):
+    """An OpenAI-compatible server of the target."""
+
+    base_url: str
+    """Address of its API, such as http://127.0.0.1:8000/v1; without user name or password."""
+    model: str
+    """Name under which it serves the target."""
+    api_key_file: Path | None = None
+    """File that holds the API key; none sends no key of yours."""
+    max_concurrency: Annotated[int, Field(ge=1)] = 32
+    """Documents answered at the same time."""
+    max_retries: Annotated[int, Field(ge=0)] = 8
+    """Further tries of a request after a lost connection or status 408, 409, 429 or 5xx."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 600.0
+    """Longest wait for one answer."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _holds_no_secret(cls, base_url: str) -> str:
+        parts = urlsplit(base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must start with http:// or https:// and a host")
+        if "@" in parts.netloc or parts.query:
+            # The resolved configuration is saved beside the drafter.
+            raise ValueError("must hold no password and no query; put the key into api_key_file")
+        return base_url
+
+
+class OfflineEngineConfig(Config):
+    """vLLM without a server, in a process of its own that ends before training starts."""
+
+    tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
+    """GPUs over which each layer of the target is split."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of a GPU's memory that the engine takes."""
+    max_model_len: Annotated[int, Field(ge=2)] | None = None
+    """Longest prompt and answer together in tokens; the target's own limit when not given."""
+    eager: bool = False
+    """Run without compilation and captured graphs: starts sooner, steps take longer."""
 
 
 class RegenerateConfig(Config):
@@ -24,6 +66,16 @@ class RegenerateConfig(Config):
     """Prompts answered at the same time."""
     seed: int = 0
     """Seed of sampled answers."""
+    backend: Literal["transformers", "vllm", "openai"] = "transformers"
+    """Who runs the target: this process, vLLM beside it, or a server."""
+    openai: EndpointConfig | None = None
+    """The server, for backend openai."""
+
+    @model_validator(mode="after")
+    def _names_its_server(self) -> "RegenerateConfig":
+        if self.backend == "openai" and self.openai is None:
+            raise ValueError("openai.base_url and openai.model must be set for backend openai")
+        return self
 
 
 class DataConfig(Config):
@@ -39,10 +91,23 @@ class DataConfig(Config):
     """How the target answers the prompts."""
     hidden_states: Literal["cache", "recompute"] = "cache"
     """Keep the target's hidden states on disk (bf16) or compute them anew for each batch."""
+    hidden_states_backend: Literal["transformers", "vllm"] = "transformers"
+    """Who computes the cached hidden states: this process, or vLLM beside it."""
+    vllm: OfflineEngineConfig = OfflineEngineConfig()
+    """The engine of both backends called vllm."""
     target_batch_size: Annotated[int, Field(ge=1)] = 32
     """Documents that the target reads at the same time."""
     min_agreement: Annotated[float, Field(ge=0, le=1)] = 0.9
     """Warn when a smaller share of the trained tokens is the target's own first choice."""
+
+    @model_validator(mode="after")
+    def _engine_fills_the_cache(self) -> "DataConfig":
+        if self.hidden_states_backend == "vllm" and self.hidden_states != "cache":
+            raise ValueError(
+                "hidden_states must be cache for hidden_states_backend vllm, "
+                f"is {self.hidden_states}"
+            )
+        return self
 
 
 class DrafterShape(Config):

@@ -134,12 +134,14 @@ def _random_data(config: TrainConfig, target: Target) -> PreparedData:
         )
         for index in range(DOCUMENTS)
     ]
+    features = _RandomFeatures(target, config.drafter.num_taps)
     return PreparedData(
         target=target,
         drafter=drafter_config(config, target),
         documents=documents,
-        features=_RandomFeatures(target, config.drafter.num_taps),
+        features=features,
         held_out=[],
+        held_out_features=features,
         agreement=1.0,
     )
 

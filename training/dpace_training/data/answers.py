@@ -1,15 +1,15 @@
 """Answers of the target to batches of prompts, with Hugging Face's own generation."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Generator, Sequence, Set
+from typing import Any
 
 import torch
 from transformers import GenerationConfig
 
 from dpace_training.config import RegenerateConfig
-from dpace_training.data.conversations import Completion, Conversation, Document, Message
+from dpace_training.data.conversations import Completion, Conversation, Document
+from dpace_training.data.dialogue import Dialogue
 from dpace_training.data.target_model import Target
-from dpace_training.data.tokenize import chat_prompt_ids, completion_prompt_ids
 from dpace_training.progress import progress_bar
 
 Batch = list[Document]
@@ -55,7 +55,14 @@ def answer_batch(
     """Let the target answer the prompts of one batch, in any order of the result."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _answer_completions(target, batch, config) + _answer_chats(target, batch, config)
+        dialogues = [Dialogue(document) for document in batch]
+        chats = [one for one in dialogues if isinstance(one.source, Conversation)]
+        completions = [one for one in dialogues if isinstance(one.source, Completion)]
+        # One after the other, whatever comes first: sampled answers follow the random state.
+        return [
+            *_answer_rounds(target, completions, config),
+            *_answer_rounds(target, chats, config),
+        ]
 
 
 @torch.no_grad()
@@ -100,6 +107,40 @@ def generate(
     return [_through_end(row, target.end_ids) for row in output[:, width:].tolist()]
 
 
+def take_answer(target: Target, dialogue: Dialogue, ids: tuple[int, ...]) -> None:
+    """Give a dialogue the tokens of its next answer, the end token included."""
+    dialogue.answer(_text(target, ids), ids, is_complete=ids[-1] in target.end_ids)
+
+
+class TransformersWriter:
+    """Answers by the target in this process."""
+
+    def __init__(self, target: Target, config: RegenerateConfig) -> None:
+        self._target = target
+        self._config = config
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the answers depend on, beside target and prompts."""
+        # Only what there was before other backends came: answers made then stay valid.
+        names = {"enabled", "temperature", "max_new_tokens", "batch_size", "seed"}
+        return self._config.model_dump(mode="json", include=names)
+
+    def write(
+        self, documents: Sequence[Document], known: Set[int]
+    ) -> Generator[list[Document], None, None]:
+        """Answer batch by batch."""
+        for index, batch in enumerate(batches_by_length(documents, self._config.batch_size)):
+            missing = {document.document_id for document in batch} - known
+            if not missing:
+                continue
+            # The whole batch again, so that sampled answers do not depend on where a run was cut.
+            answered = answer_batch(
+                self._target, batch, self._config, seed=self._config.seed + index
+            )
+            yield [document for document in answered if document.document_id in missing]
+
+
 def _through_end(ids: list[int], end_ids: frozenset[int]) -> tuple[int, ...]:
     for index, token_id in enumerate(ids):
         if token_id in end_ids:
@@ -116,43 +157,14 @@ def _lengths(document: Document) -> tuple[int, int]:
     return said["assistant"], sum(said.values())
 
 
-def _answer_completions(target: Target, batch: Batch, config: RegenerateConfig) -> list[Document]:
-    completions = [document for document in batch if isinstance(document, Completion)]
-    prompts = [completion_prompt_ids(target.tokenizer, item.prompt) for item in completions]
-    answers = generate(target, prompts, config)
-    return [
-        replace(completion, completion=_text(target, ids), answer_ids=ids)
-        for completion, ids in zip(completions, answers, strict=True)
-    ]
-
-
-def _answer_chats(target: Target, batch: Batch, config: RegenerateConfig) -> list[Document]:
-    scripts = {
-        document.document_id: document for document in batch if isinstance(document, Conversation)
-    }
-    remaining = {key: _questions(document.messages) for key, document in scripts.items()}
-    done: dict[int, Conversation] = {
-        key: replace(document, messages=(), answer_ids=None) for key, document in scripts.items()
-    }
-    while active := [key for key, questions in remaining.items() if questions]:
-        asked = {key: done[key].messages + remaining[key].pop(0) for key in active}
-        prompts = [chat_prompt_ids(target.tokenizer, asked[key]) for key in active]
-        for key, ids in zip(active, generate(target, prompts, config), strict=True):
-            answer = Message("assistant", _text(target, ids))
-            done[key] = replace(done[key], messages=(*asked[key], answer), answer_ids=ids)
-            if ids[-1] not in target.end_ids:
-                remaining[key].clear()
-    return list(done.values())
-
-
-def _questions(messages: Sequence[Message]) -> list[tuple[Message, ...]]:
-    groups: list[list[Message]] = [[]]
-    for message in messages:
-        if message.role == "assistant":
-            groups.append([])
-        else:
-            groups[-1].append(message)
-    return [tuple(group) for group in groups if group]
+def _answer_rounds(
+    target: Target, dialogues: Sequence[Dialogue], config: RegenerateConfig
+) -> list[Document]:
+    while active := [dialogue for dialogue in dialogues if dialogue.is_open]:
+        prompts = [dialogue.prompt_ids(target.tokenizer) for dialogue in active]
+        for dialogue, ids in zip(active, generate(target, prompts, config), strict=True):
+            take_answer(target, dialogue, ids)
+    return [dialogue.document for dialogue in dialogues]
 
 
 def _text(target: Target, ids: Sequence[int]) -> str:

@@ -3,16 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dpace_serve.errors import ConfigError
 from dpace_training.data.provenance import claim_key
+from dpace_training.data.shard_files import (
+    final_shard_path,
+    shard_path,
+    write_final_shard,
+    write_shard,
+)
 from dpace_training.data.target_model import Target
 from dpace_training.data.tokenize import TokenizedConversation, documents_digest
 from dpace_training.drafter.taps import recorded_taps
@@ -71,14 +76,56 @@ class RecomputedFeatures:
         )
 
 
+@runtime_checkable
+class FeatureReader(Protocol):
+    """Whoever runs the target over documents to fill the cache."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the features depend on beside target, layers and text; part of their key file."""
+        ...
+
+    def read(
+        self, documents: Sequence[TokenizedConversation], *, with_final: bool
+    ) -> list[TargetFeatures]:
+        """Features of documents of any lengths in the order given, states in bfloat16."""
+        ...
+
+
+class TransformersReader:
+    """Runs the target in this process."""
+
+    def __init__(self, target: Target, layer_ids: Sequence[int], *, batch_size: int) -> None:
+        self._target = target
+        self._layer_ids = layer_ids
+        self._batch_size = batch_size
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Nothing: caches from before there were other readers stay valid."""
+        return {}
+
+    def read(
+        self, documents: Sequence[TokenizedConversation], *, with_final: bool
+    ) -> list[TargetFeatures]:
+        """Features of documents, read together with those of about their length."""
+        return _read_by_length(
+            self._target,
+            documents,
+            self._layer_ids,
+            batch_size=self._batch_size,
+            with_final=with_final,
+        )
+
+
 class CachedFeatures:
     """Features on disk in bfloat16, one safetensors file per 512 documents, mapped when read."""
 
     def __init__(self, folder: Path, num_documents: int, *, with_final: bool) -> None:
         numbers = range(-(-num_documents // DOCUMENTS_PER_SHARD))
-        self._shards = [safe_open(_shard(folder, i), framework="pt") for i in numbers]
+        self._shards = [safe_open(shard_path(folder, i), framework="pt") for i in numbers]
         self._finals = [
-            safe_open(_final_shard(folder, i), framework="pt") for i in numbers if with_final
+            safe_open(final_shard_path(folder, i), framework="pt") for i in numbers if with_final
         ]
         self._offsets = [shard.get_tensor("offsets").tolist() for shard in self._shards]
 
@@ -104,6 +151,7 @@ def cache_features(
     *,
     batch_size: int,
     with_final: bool = False,
+    reader: FeatureReader | None = None,
 ) -> CachedFeatures:
     """Run the target once over all documents, or find that an earlier run has done so.
 
@@ -117,28 +165,29 @@ def cache_features(
         folder: Where the files lie.
         batch_size: Documents read at the same time.
         with_final: Keep the final states too.
+        reader: Who runs the target; this process when not given.
 
     Raises:
         ConfigError: If the folder's files belong to another target, other layers or other text.
     """
+    reader = reader or TransformersReader(target, layer_ids, batch_size=batch_size)
     key = {
         "target": target.revision,
         "target_dtype": str(target.model.dtype),
         "layer_ids": list(layer_ids),
         "documents": documents_digest(documents),
+        **reader.settings,
     }
     claim_key(folder / "key.json", key, what="hidden states")
     with progress_bar("hidden states of the target", len(documents)) as advance:
         for index, start in enumerate(range(0, len(documents), DOCUMENTS_PER_SHARD)):
             part = documents[start : start + DOCUMENTS_PER_SHARD]
-            files = [_shard(folder, index)] + [_final_shard(folder, index)] * with_final
+            files = [shard_path(folder, index)] + [final_shard_path(folder, index)] * with_final
             if not all(file.exists() for file in files):
-                features = _read_by_length(
-                    target, part, layer_ids, batch_size=batch_size, with_final=with_final
-                )
-                _write_shard(files[0], features)
+                features = reader.read(part, with_final=with_final)
+                write_shard(files[0], [f.taps for f in features], [f.next_token for f in features])
                 if with_final:
-                    _write_final_shard(files[1], features)
+                    write_final_shard(files[1], [f.final for f in features if f.final is not None])
             advance(len(part), "")
     return CachedFeatures(folder, len(documents), with_final=with_final)
 
@@ -162,12 +211,7 @@ def read_features(
     Raises:
         ConfigError: If a layer does not exist.
     """
-    num_layers = len(target.model.get_decoder().layers)
-    if not all(0 <= layer_id < num_layers for layer_id in layer_ids):
-        raise ConfigError(
-            f"target layer ids must lie in 0..{num_layers - 1}, got {list(layer_ids)}. "
-            "Correct drafter.target_layer_ids."
-        )
+    require_layers(target, layer_ids)
     lengths = [len(document.token_ids) for document in documents]
     # Attention is causal: what stands behind a document's end cannot reach it, so no mask.
     token_ids = torch.zeros((len(documents), max(lengths)), dtype=torch.long)
@@ -182,16 +226,37 @@ def read_features(
     return [
         TargetFeatures(
             taps=joined[row, :length],
-            next_token=_next_tokens(final[row, :length], document.loss_mask, head),
+            next_token=next_tokens(final[row, :length], document.loss_mask, head),
             final=final[row, :length] if with_final else None,
         )
         for row, (document, length) in enumerate(zip(documents, lengths, strict=True))
     ]
 
 
-def _next_tokens(
+def require_layers(target: Target, layer_ids: Sequence[int]) -> None:
+    """Check that the target has these layers.
+
+    Raises:
+        ConfigError: If it lacks one.
+    """
+    num_layers = len(target.model.get_decoder().layers)
+    if not all(0 <= layer_id < num_layers for layer_id in layer_ids):
+        raise ConfigError(
+            f"target layer ids must lie in 0..{num_layers - 1}, got {list(layer_ids)}. "
+            "Correct drafter.target_layer_ids."
+        )
+
+
+def next_tokens(
     final: Float[Tensor, "tokens hidden"], loss_mask: Sequence[bool], head: nn.Module
 ) -> Int[Tensor, " tokens"]:
+    """The target's most likely next tokens, -1 where the next token is not trained on.
+
+    Args:
+        final: What the LM head reads.
+        loss_mask: True on trained tokens, one for each token.
+        head: The target's LM head.
+    """
     is_asked = torch.zeros(len(loss_mask), dtype=torch.bool)
     is_asked[:-1] = torch.tensor(loss_mask[1:], dtype=torch.bool)
     next_token = torch.full((len(loss_mask),), UNKNOWN_TOKEN, dtype=torch.int32)
@@ -219,34 +284,3 @@ def _read_by_length(
             final = None if feature.final is None else feature.final.bfloat16()
             features[index] = TargetFeatures(feature.taps.bfloat16(), feature.next_token, final)
     return [features[index] for index in range(len(documents))]
-
-
-def _write_shard(path: Path, features: Sequence[TargetFeatures]) -> None:
-    lengths = torch.tensor([0] + [len(feature.next_token) for feature in features])
-    _save_whole(
-        path,
-        {
-            "taps": torch.cat([feature.taps for feature in features]).cpu(),
-            "next_token": torch.cat([feature.next_token for feature in features]),
-            "offsets": lengths.cumsum(dim=0),
-        },
-    )
-
-
-def _write_final_shard(path: Path, features: Sequence[TargetFeatures]) -> None:
-    finals = [feature.final for feature in features if feature.final is not None]
-    _save_whole(path, {"final": torch.cat(finals).cpu()})
-
-
-def _save_whole(path: Path, tensors: dict[str, Tensor]) -> None:
-    temporary = path.with_suffix(".tmp")
-    save_file(tensors, temporary)
-    temporary.replace(path)
-
-
-def _shard(folder: Path, index: int) -> Path:
-    return folder / f"shard-{index:05d}.safetensors"
-
-
-def _final_shard(folder: Path, index: int) -> Path:
-    return folder / f"final-{index:05d}.safetensors"

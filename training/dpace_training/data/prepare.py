@@ -3,12 +3,14 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from dpace_serve.drafter.checkpoint import DrafterConfig
 from dpace_serve.errors import ConfigError
 from dpace_training.config import EvaluationConfig, RegenerateConfig, TrainConfig
+from dpace_training.data.backends import answer_writer, feature_reader, load_needed_target
 from dpace_training.data.conversations import Document, read_documents, spread
 from dpace_training.data.hidden_states import (
     FeatureSource,
@@ -16,7 +18,7 @@ from dpace_training.data.hidden_states import (
     cache_features,
 )
 from dpace_training.data.regenerate import regenerate_file
-from dpace_training.data.target_model import Target, load_target
+from dpace_training.data.target_model import Target
 from dpace_training.data.tokenize import TokenizedConversation, tokenize_document
 from dpace_training.drafter.shape import drafter_config
 
@@ -37,6 +39,7 @@ class PreparedData:
     documents: list[TokenizedConversation]
     features: FeatureSource
     held_out: list[TokenizedConversation]
+    held_out_features: FeatureSource
     agreement: float
 
     @property
@@ -56,33 +59,20 @@ def prepare(config: TrainConfig) -> PreparedData:
     """
     source = read_documents(config.data.conversations)
     held_out_source = _held_out_prompts(config.evaluation)
-    target = load_target(config.target, dtype=getattr(torch, config.target_dtype))
+    target = load_needed_target(config)
     drafter = drafter_config(config, target)
     if config.data.regenerate.enabled:
-        destination = config.data.work / "answers.jsonl"
-        source = regenerate_file(target, source, destination, config.data.regenerate)
-    held_out = _answered_held_out(config, target, held_out_source)
+        source = _answered(config, target, source, "answers.jsonl", config.data.regenerate)
+    held_out = _tokenize(config, target, _answered_held_out(config, target, held_out_source))
     documents = _tokenize(config, target, source)
-    features: FeatureSource
-    if config.data.hidden_states == "cache":
-        features = cache_features(
-            target,
-            documents,
-            drafter.target_layer_ids,
-            config.data.work / "hidden_states",
-            batch_size=config.data.target_batch_size,
-            with_final=config.loss.needs_target,
-        )
-    else:
-        features = RecomputedFeatures(
-            target, documents, drafter.target_layer_ids, with_final=config.loss.needs_target
-        )
+    features, held_out_features = _features(config, target, drafter, documents, held_out)
     return PreparedData(
         target=target,
         drafter=drafter,
         documents=documents,
         features=features,
-        held_out=_tokenize(config, target, held_out),
+        held_out=held_out,
+        held_out_features=held_out_features,
         agreement=_report_agreement(config, documents, features),
     )
 
@@ -112,9 +102,52 @@ def _answered_held_out(
         return []
     # Always greedy and always the target's: acceptance is measured on nothing else.
     greedy = RegenerateConfig(
-        max_new_tokens=config.evaluation.max_new_tokens, batch_size=config.evaluation.batch_size
+        max_new_tokens=config.evaluation.max_new_tokens,
+        batch_size=config.evaluation.batch_size,
+        backend=config.data.regenerate.backend,
+        openai=config.data.regenerate.openai,
     )
-    return regenerate_file(target, prompts, config.data.work / "held_out.jsonl", greedy)
+    return _answered(config, target, prompts, "held_out.jsonl", greedy)
+
+
+def _answered(
+    config: TrainConfig,
+    target: Target,
+    prompts: Sequence[Document],
+    name: str,
+    answers: RegenerateConfig,
+) -> list[Document]:
+    writer = answer_writer(target, answers, config.data)
+    return regenerate_file(target, prompts, config.data.work / name, answers, writer=writer)
+
+
+def _features(
+    config: TrainConfig,
+    target: Target,
+    drafter: DrafterConfig,
+    documents: Sequence[TokenizedConversation],
+    held_out: Sequence[TokenizedConversation],
+) -> tuple[FeatureSource, FeatureSource]:
+    """Features of the documents and of the held-out ones."""
+    data, layer_ids = config.data, drafter.target_layer_ids
+    with_final = config.loss.needs_target
+    # Few, and read once: worth files only where another process must read them.
+    of_held_out: FeatureSource = RecomputedFeatures(target, held_out, layer_ids)
+    if data.hidden_states == "recompute":
+        computed = RecomputedFeatures(target, documents, layer_ids, with_final=with_final)
+        return computed, of_held_out
+    longest = max(len(document.token_ids) for document in [*documents, *held_out])
+    with feature_reader(target, layer_ids, data, max_tokens=longest, scratch=data.work) as reader:
+        cached = partial(cache_features, target, layer_ids=layer_ids, reader=reader)
+        size = data.target_batch_size
+        features = cached(
+            documents, folder=data.work / "hidden_states", batch_size=size, with_final=with_final
+        )
+        if data.hidden_states_backend != "transformers" and held_out:
+            of_held_out = cached(
+                held_out, folder=data.work / "held_out_hidden_states", batch_size=size
+            )
+    return features, of_held_out
 
 
 def _tokenize(

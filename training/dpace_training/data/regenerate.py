@@ -3,34 +3,64 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence, Set
+from contextlib import closing
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from dpace_training.config import RegenerateConfig
-from dpace_training.data.answers import answer_batch, batches_by_length
+from dpace_training.data.answers import TransformersWriter
 from dpace_training.data.conversations import Document, parse_record, read_documents, to_record
 from dpace_training.data.provenance import claim_key
 from dpace_training.data.target_model import Target
 from dpace_training.progress import progress_bar
 
+AnsweredGroups = Generator[list[Document], None, None]
+
+
+@runtime_checkable
+class AnswerWriter(Protocol):
+    """Whoever runs the target over prompts."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the answers depend on, beside target and prompts; part of their key file."""
+        ...
+
+    def write(self, documents: Sequence[Document], known: Set[int]) -> AnsweredGroups:
+        """Answer documents and yield them as they are finished, in any order.
+
+        Args:
+            documents: Prompts; answers in them only say where the assistant speaks.
+            known: Ids of those that are answered already.
+        """
+        ...
+
 
 def regenerate_file(
-    target: Target, documents: Sequence[Document], destination: Path, config: RegenerateConfig
+    target: Target,
+    documents: Sequence[Document],
+    destination: Path,
+    config: RegenerateConfig,
+    *,
+    writer: AnswerWriter | None = None,
 ) -> list[Document]:
     """Write the target's answers to all prompts, going on where an earlier run was cut.
 
-    Finished batches are appended to `destination` + `.partial`; the complete file replaces it.
+    Finished documents are appended to `destination` + `.partial`; the complete file replaces it.
 
     Args:
         target: Model that answers.
         documents: Prompts; answers in them only say where the assistant speaks.
         destination: JSONL file of answered documents, in the order given.
         config: Temperature, length and batch size.
+        writer: Who runs the target; this process when not given.
 
     Raises:
         ConfigError: If `destination` was made from other prompts, another target or otherwise.
     """
-    _claim(destination, target, documents, config)
+    writer = writer or TransformersWriter(target, config)
+    _claim(destination, target, documents, writer.settings)
     if destination.exists():
         return read_documents(destination)
     partial = destination.with_suffix(".partial")
@@ -38,20 +68,16 @@ def regenerate_file(
     with (
         partial.open("a", encoding="utf-8") as file,
         progress_bar(f"answers of the target, {destination.stem}", len(documents)) as advance,
+        closing(writer.write(documents, set(answered))) as groups,
     ):
         advance(len(answered), "")
-        for index, batch in enumerate(batches_by_length(documents, config.batch_size)):
-            missing = {document.document_id for document in batch} - answered.keys()
-            if not missing:
-                continue
-            # The whole batch again, so that sampled answers do not depend on where a run was cut.
-            for document in answer_batch(target, batch, config, seed=config.seed + index):
-                if document.document_id in missing:
-                    answered[document.document_id] = document
-                    file.write(_line(target, document))
+        for group in groups:
+            for document in group:
+                answered[document.document_id] = document
+                file.write(_line(target, document))
             file.flush()
             os.fsync(file.fileno())
-            advance(len(missing), "")
+            advance(len(group), "")
     complete = [answered[document.document_id] for document in documents]
     temporary = destination.with_suffix(".complete")
     temporary.write_text("".join(_line(target, document) for document in complete), "utf-8")
@@ -61,14 +87,14 @@ def regenerate_file(
 
 
 def _claim(
-    destination: Path, target: Target, documents: Sequence[Document], config: RegenerateConfig
+    destination: Path, target: Target, documents: Sequence[Document], settings: dict[str, Any]
 ) -> None:
     prompts = "".join(json.dumps(to_record(document)) for document in documents)
     key = {
         "target": target.revision,
         "target_dtype": str(target.model.dtype),
         "prompts": hashlib.sha256(prompts.encode()).hexdigest(),
-        "settings": config.model_dump(mode="json"),
+        "settings": settings,
     }
     claim_key(destination.with_suffix(".key.json"), key, what="answers")
 

@@ -1,11 +1,14 @@
 """The target as training uses it: its model, its tokenizer and a name for exactly these weights."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -42,27 +45,38 @@ def load_target(folder: Path, *, dtype: torch.dtype) -> Target:
     Raises:
         CheckpointError: If the folder is not there or is not a causal language model.
     """
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"{folder}: no target model there (config.json is missing). Give a model's folder; "
-            "`hf download NAME --local-dir FOLDER` fetches one from the hub."
-        )
-    transformers_logging.disable_progress_bar()
+    _require_folder(folder)
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{folder}: cannot be loaded as a target: {reason}") from None
-    model.requires_grad_(False)
-    model.eval()
-    return Target(
-        folder=folder,
-        model=model,
-        tokenizer=tokenizer,
-        end_ids=_end_ids(folder, model, tokenizer),
-        revision=target_revision(folder),
-    )
+        raise _not_loadable(folder, error) from None
+    return _target(folder, model)
+
+
+def load_target_ends(folder: Path, *, dtype: torch.dtype) -> Target:
+    """Load a target without the weights of its decoder layers: embedding, final norm and LM head.
+
+    That is all a drafter shares with it. The layers exist, so that they can be counted, but only
+    `load_target` gives a model that can be run.
+
+    Raises:
+        CheckpointError: If the folder is not there, is not a causal language model, or names these
+            weights in another way.
+    """
+    _require_folder(folder)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(
+                AutoConfig.from_pretrained(folder), dtype=dtype
+            )
+    except (OSError, ValueError) as error:
+        raise _not_loadable(folder, error) from None
+    inner = {id(parameter) for parameter in model.base_model.layers.parameters()}
+    names = [name for name, parameter in model.named_parameters() if id(parameter) not in inner]
+    weights = {name: weight.to(dtype) for name, weight in _read_weights(folder, names).items()}
+    model.load_state_dict(weights, strict=False, assign=True)
+    model.tie_weights()
+    return _target(folder, model)
 
 
 def target_revision(folder: Path) -> str:
@@ -75,6 +89,54 @@ def target_revision(folder: Path) -> str:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
     return digest.hexdigest()[:12]
+
+
+def _require_folder(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{folder}: no target model there (config.json is missing). Give a model's folder; "
+            "`hf download NAME --local-dir FOLDER` fetches one from the hub."
+        )
+    transformers_logging.disable_progress_bar()
+
+
+def _target(folder: Path, model: PreTrainedModel) -> Target:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise _not_loadable(folder, error) from None
+    model.requires_grad_(False)
+    model.eval()
+    return Target(
+        folder=folder,
+        model=model,
+        tokenizer=tokenizer,
+        end_ids=_end_ids(folder, model, tokenizer),
+        revision=target_revision(folder),
+    )
+
+
+def _not_loadable(folder: Path, error: Exception) -> CheckpointError:
+    reason = " ".join(str(error).split())
+    return CheckpointError(f"{folder}: cannot be loaded as a target: {reason}")
+
+
+def _read_weights(folder: Path, names: Sequence[str]) -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as file:
+                present = set(file.keys())
+                weights |= {name: file.get_tensor(name) for name in names if name in present}
+        except (OSError, SafetensorError) as error:
+            raise _not_loadable(path, error) from None
+    missing = [name for name in names if name not in weights]
+    if missing:
+        raise CheckpointError(
+            f"{folder}: no safetensors file there holds {missing[0]}. "
+            "Copy the target again, or let the backend transformers run it whole."
+        )
+    return weights
 
 
 def _end_ids(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dpace_serve.acceptance.counts import AcceptanceCounts
 from dpace_serve.acceptance.moments import AcceptanceMoments
-from dpace_training.data.hidden_states import read_features
+from dpace_training.data.hidden_states import FeatureSource, RecomputedFeatures
 from dpace_training.data.target_model import Target
 from dpace_training.data.tokenize import TokenizedConversation
 from dpace_training.drafter.model import BlockDrafter
@@ -75,12 +75,26 @@ def held_out_prompts(
         layer_ids: Layers that the drafter taps.
         batch_size: Documents read at the same time.
     """
+    features = RecomputedFeatures(target, documents, layer_ids)
+    return prompts_with_features(documents, features, batch_size=batch_size)
+
+
+def prompts_with_features(
+    documents: Sequence[TokenizedConversation], features: FeatureSource, *, batch_size: int
+) -> list[HeldOutPrompt]:
+    """Join answered prompts with hidden states that lie ready or are computed here.
+
+    Args:
+        documents: Prompts with the target's greedy answers.
+        features: Features of exactly these documents.
+        batch_size: Documents asked for at the same time.
+    """
     prompts: list[HeldOutPrompt] = []
     with progress_bar("hidden states of held-out answers", len(documents)) as advance:
         for start in range(0, len(documents), batch_size):
             batch = documents[start : start + batch_size]
-            features = read_features(target, batch, layer_ids)
-            for document, feature in zip(batch, features, strict=True):
+            found = features.of(range(start, start + len(batch)))
+            for document, feature in zip(batch, found, strict=True):
                 rollout = Rollout(
                     token_ids=torch.tensor(document.token_ids),
                     num_prompt_tokens=_answer_start(document),

@@ -8,7 +8,7 @@ from typing import Any
 from dpace_training.config import TrainConfig
 from dpace_training.data.prepare import PreparedData
 from dpace_training.drafter.model import BlockDrafter
-from dpace_training.evaluation.held_out import held_out_prompts, measure_acceptance
+from dpace_training.evaluation.held_out import measure_acceptance, prompts_with_features
 from dpace_training.evaluation.report import arm_record
 from dpace_training.fit.live import LiveProgress
 from dpace_training.fit.trackers import TrackedLog, tracked_log
@@ -40,11 +40,8 @@ class Journal:
         self._log = log
         self._progress = progress
         self._window: list[StepResult] = []
-        self._held_out = held_out_prompts(
-            data.target,
-            data.held_out,
-            data.drafter.target_layer_ids,
-            batch_size=config.evaluation.batch_size,
+        self._held_out = prompts_with_features(
+            data.held_out, data.held_out_features, batch_size=config.evaluation.batch_size
         )
 
     def add(self, result: StepResult, *, seconds: float, is_last: bool) -> None:

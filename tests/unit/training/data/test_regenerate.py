@@ -4,7 +4,7 @@ import pytest
 
 from dpace_serve.errors import ConfigError
 from dpace_training.config import RegenerateConfig
-from dpace_training.data import regenerate
+from dpace_training.data import answers
 from dpace_training.data.conversations import Completion, read_documents
 from dpace_training.data.regenerate import regenerate_file
 
@@ -22,7 +22,7 @@ class RunCutError(Exception):
 
 
 def cut_after(monkeypatch, batches):
-    real, calls = regenerate.answer_batch, []
+    real, calls = answers.answer_batch, []
 
     def answer(*args, **kwargs):
         if len(calls) == batches:
@@ -30,7 +30,7 @@ def cut_after(monkeypatch, batches):
         calls.append(args)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(regenerate, "answer_batch", answer)
+    monkeypatch.setattr(answers, "answer_batch", answer)
     return calls
 
 
@@ -72,3 +72,15 @@ def test_answers_made_otherwise_are_refused(target, complete, tmp_path):
         regenerate_file(target, PROMPTS, tmp_path / "whole.jsonl", cooler)
     with pytest.raises(ConfigError, match="another prompts"):
         regenerate_file(target, PROMPTS[:4], tmp_path / "whole.jsonl", HOT)
+
+
+def test_a_key_file_from_before_there_were_backends_stays_valid(target, complete, tmp_path):
+    key = json.loads((tmp_path / "whole.key.json").read_text())
+    assert key["settings"] == {
+        "enabled": True,
+        "temperature": 2.0,
+        "max_new_tokens": 6,
+        "batch_size": 4,
+        "seed": 5,
+    }
+    assert sorted(key) == ["prompts", "settings", "target", "target_dtype"]

@@ -1,0 +1,104 @@
+"""One document while its answers are written, turn by turn, by whoever runs the target."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from transformers import PreTrainedTokenizerBase
+
+from dpace_training.data.conversations import Completion, Conversation, Document, Message
+from dpace_training.data.tokenize import chat_prompt_ids, completion_prompt_ids
+
+_SEED_BITS = 31  # the smallest range that servers take
+
+
+class Dialogue:
+    """A document without its old answers, and the new ones so far.
+
+    An assistant turn is asked for on top of the answers before it. An answer that reaches the token
+    limit ends its conversation.
+
+    Attributes:
+        source: The document as given; answers in it only say where the assistant speaks.
+    """
+
+    def __init__(self, source: Document) -> None:
+        self.source = source
+        self._turn = 0
+        self._document: Document
+        self._open: list[tuple[Message, ...]]
+        if isinstance(source, Completion):
+            self._document = replace(source, completion="", answer_ids=None)
+            self._open = [()]
+        else:
+            self._document = replace(source, messages=(), answer_ids=None)
+            self._open = _questions(source.messages)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the target has to answer once more."""
+        return bool(self._open)
+
+    @property
+    def turn(self) -> int:
+        """Number of the next answer, from 0."""
+        return self._turn
+
+    @property
+    def document(self) -> Document:
+        """The document with the answers so far."""
+        return self._document
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """Of a chat: everything said before the next answer."""
+        if isinstance(self._document, Completion):
+            raise TypeError("a completion has no messages")
+        return self._document.messages + self._open[0]
+
+    def prompt_ids(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """Token ids that the target continues with its next answer."""
+        if isinstance(self._document, Completion):
+            return completion_prompt_ids(tokenizer, self._document.prompt)
+        return chat_prompt_ids(tokenizer, self.messages)
+
+    def seed(self, seed: int) -> int:
+        """Seed of the next answer: the same wherever in a run, and beside whatever, it is written.
+
+        Args:
+            seed: Seed of the run.
+        """
+        name = f"{seed}/{self.source.document_id}/{self._turn}"
+        return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) >> (32 - _SEED_BITS)
+
+    def answer(self, text: str, ids: tuple[int, ...] | None, *, is_complete: bool) -> None:
+        """Take the next answer.
+
+        Args:
+            text: What the target says, without its end token.
+            ids: Its tokens, the end token included; None where they are not known.
+            is_complete: Whether it came to its end, below the token limit.
+        """
+        if isinstance(self._document, Conversation):
+            messages = (*self.messages, Message("assistant", text))
+            self._document = replace(self._document, messages=messages, answer_ids=ids)
+        else:
+            self._document = replace(self._document, completion=text, answer_ids=ids)
+        self._open.pop(0)
+        self._turn += 1
+        if not is_complete:
+            self.close()
+
+    def close(self) -> None:
+        """Ask for no further answer."""
+        self._open.clear()
+
+
+def _questions(messages: Sequence[Message]) -> list[tuple[Message, ...]]:
+    groups: list[list[Message]] = [[]]
+    for message in messages:
+        if message.role == "assistant":
+            groups.append([])
+        else:
+            groups[-1].append(message)
+    return [tuple(group) for group in groups if group]
