@@ -53,7 +53,7 @@ _ROPE_ONLY_VALUE: dict[str, object] = {
     "rope_type": "default",
     "type": "default",
 }
-_FACTS = frozenset({"objective", "target", "target_revision"})
+_FACTS = frozenset({"enable_thinking", "objective", "target", "target_revision"})
 
 
 def check_keys(values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -136,7 +136,10 @@ def _answer_chats(target: Target, batch: Batch, config: RegenerateConfig) -> lis
     }
     while active := [key for key, questions in remaining.items() if questions]:
         asked = {key: done[key].messages + remaining[key].pop(0) for key in active}
-        prompts = [chat_prompt_ids(target.tokenizer, asked[key]) for key in active]
+        prompts = [
+            chat_prompt_ids(target.tokenizer, asked[key], enable_thinking=target.enable_thinking)
+            for key in active
+        ]
         for key, ids in zip(active, generate(target, prompts, config), strict=True):
             answer = Message("assistant", _text(target, ids))
             done[key] = replace(done[key], messages=(*asked[key], answer), answer_ids=ids)

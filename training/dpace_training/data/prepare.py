@@ -9,15 +9,16 @@ import torch
 from dpace_serve.drafter.checkpoint import DrafterConfig
 from dpace_serve.errors import ConfigError
 from dpace_training.config import EvaluationConfig, RegenerateConfig, TrainConfig
-from dpace_training.data.conversations import Document, read_documents, spread
+from dpace_training.data.conversations import Completion, Document, spread
 from dpace_training.data.hidden_states import (
     FeatureSource,
     RecomputedFeatures,
     cache_features,
 )
 from dpace_training.data.regenerate import regenerate_file
+from dpace_training.data.sources import read_source
 from dpace_training.data.target_model import Target, load_target
-from dpace_training.data.tokenize import TokenizedConversation, tokenize_document
+from dpace_training.data.tokenize import TokenizedConversation, tokenize_pieces
 from dpace_training.drafter.shape import drafter_config
 
 logger = logging.getLogger(__name__)
@@ -54,9 +55,17 @@ def prepare(config: TrainConfig) -> PreparedData:
         ConfigError: If a file or setting is wrong, or `data.work` holds something else's data.
         CheckpointError: If the target cannot be loaded or the drafter's shape breaks a rule.
     """
-    source = read_documents(config.data.conversations)
+    source = read_source(
+        config.data.conversations,
+        config.data.input,
+        needs_prompt=config.data.regenerate.enabled,
+    )
     held_out_source = _held_out_prompts(config.evaluation)
-    target = load_target(config.target, dtype=getattr(torch, config.target_dtype))
+    target = load_target(
+        config.target,
+        dtype=getattr(torch, config.target_dtype),
+        enable_thinking=config.data.enable_thinking,
+    )
     drafter = drafter_config(config, target)
     if config.data.regenerate.enabled:
         destination = config.data.work / "answers.jsonl"
@@ -82,7 +91,7 @@ def prepare(config: TrainConfig) -> PreparedData:
         drafter=drafter,
         documents=documents,
         features=features,
-        held_out=_tokenize(config, target, held_out),
+        held_out=_tokenize_held_out(config, target, held_out),
         agreement=_report_agreement(config, documents, features),
     )
 
@@ -102,7 +111,8 @@ def target_agreement(documents: Sequence[TokenizedConversation], features: Featu
 def _held_out_prompts(evaluation: EvaluationConfig) -> list[Document]:
     if evaluation.conversations is None:
         return []
-    return spread(read_documents(evaluation.conversations), evaluation.max_documents)
+    prompts = read_source(evaluation.conversations, evaluation.input, needs_prompt=True)
+    return spread(prompts, evaluation.max_documents)
 
 
 def _answered_held_out(
@@ -120,29 +130,62 @@ def _answered_held_out(
 def _tokenize(
     config: TrainConfig, target: Target, documents: Sequence[Document]
 ) -> list[TokenizedConversation]:
-    tokenized = [
-        tokenize_document(
-            target.tokenizer,
-            document,
-            end_ids=target.end_ids,
-            max_tokens=config.data.max_tokens,
+    pieces = [_pieces(config, target, document) for document in documents]
+    num_split = sum(len(own) > 1 for own in pieces)
+    if num_split:
+        logger.info(
+            "%d of %d documents were split into %d: texts at data.max_tokens, conversations where "
+            "the chat template renders an earlier answer otherwise once later turns follow",
+            num_split,
+            len(documents),
+            num_split + sum(len(own) - 1 for own in pieces),
         )
-        for document in documents
-    ]
-    cut = sum(len(document.token_ids) == config.data.max_tokens for document in tokenized)
-    if cut:
-        logger.warning(
-            "%d of %d documents fill data.max_tokens = %d tokens and were cut there",
-            cut,
-            len(tokenized),
-            config.data.max_tokens,
-        )
-    if documents and not any(any(document.loss_mask) for document in tokenized):
+    tokenized = [piece for own in pieces for piece in own]
+    _report_cuts(config, documents, pieces)
+    if not any(any(piece.loss_mask) for piece in tokenized):
         raise ConfigError(
             f"{config.data.conversations}: no token was written by an assistant. "
             "Add answers or set data.regenerate.enabled to true."
         )
     return tokenized
+
+
+def _tokenize_held_out(
+    config: TrainConfig, target: Target, documents: Sequence[Document]
+) -> list[TokenizedConversation]:
+    # Only last answers are replayed.
+    pieces = [_pieces(config, target, document)[-1:] for document in documents]
+    _report_cuts(config, documents, pieces)
+    return [piece for own in pieces for piece in own]
+
+
+def _pieces(config: TrainConfig, target: Target, document: Document) -> list[TokenizedConversation]:
+    return tokenize_pieces(
+        target.tokenizer,
+        document,
+        end_ids=target.end_ids,
+        max_tokens=config.data.max_tokens,
+        enable_thinking=target.enable_thinking,
+    )
+
+
+def _report_cuts(
+    config: TrainConfig,
+    documents: Sequence[Document],
+    pieces: Sequence[Sequence[TokenizedConversation]],
+) -> None:
+    num_cut = sum(
+        any(len(piece.token_ids) == config.data.max_tokens for piece in own)
+        for document, own in zip(documents, pieces, strict=True)
+        if not (isinstance(document, Completion) and document.is_plain_text)
+    )
+    if num_cut:
+        logger.warning(
+            "%d of %d documents fill data.max_tokens = %d tokens and were cut there",
+            num_cut,
+            len(documents),
+            config.data.max_tokens,
+        )
 
 
 def _report_agreement(

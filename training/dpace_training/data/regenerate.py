@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from dpace_training.config import RegenerateConfig
 from dpace_training.data.answers import answer_batch, batches_by_length
@@ -64,12 +65,14 @@ def _claim(
     destination: Path, target: Target, documents: Sequence[Document], config: RegenerateConfig
 ) -> None:
     prompts = "".join(json.dumps(to_record(document)) for document in documents)
-    key = {
+    key: dict[str, Any] = {
         "target": target.revision,
         "target_dtype": str(target.model.dtype),
         "prompts": hashlib.sha256(prompts.encode()).hexdigest(),
         "settings": config.model_dump(mode="json"),
     }
+    if target.enable_thinking is not None:  # answers from before this setting lack the key
+        key["enable_thinking"] = target.enable_thinking
     claim_key(destination.with_suffix(".key.json"), key, what="answers")
 
 

@@ -13,7 +13,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from dpace_serve.errors import CheckpointError
+from dpace_serve.errors import CheckpointError, ConfigError
 
 _REVISION_PATTERNS = (
     "config.json",
@@ -27,20 +27,30 @@ _CHUNK_BYTES = 1 << 24
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A loaded target; `end_ids` are the tokens with which it ends an answer."""
+    """A loaded target; `end_ids` are the tokens with which it ends an answer.
+
+    `enable_thinking` is what every rendering of its chat template is told; None tells it nothing.
+    """
 
     folder: Path
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     end_ids: frozenset[int]
     revision: str
+    enable_thinking: bool | None = None
 
 
-def load_target(folder: Path, *, dtype: torch.dtype) -> Target:
+def load_target(folder: Path, *, dtype: torch.dtype, enable_thinking: bool | None = None) -> Target:
     """Load a target from a folder, frozen and in evaluation mode.
+
+    Args:
+        folder: Folder of the target.
+        dtype: Number format of its weights.
+        enable_thinking: What its chat template is told about thinking; None tells it nothing.
 
     Raises:
         CheckpointError: If the folder is not there or is not a causal language model.
+        ConfigError: If thinking is set, and the chat template does not know it.
     """
     if not (folder / "config.json").is_file():
         raise CheckpointError(
@@ -54,6 +64,8 @@ def load_target(folder: Path, *, dtype: torch.dtype) -> Target:
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{folder}: cannot be loaded as a target: {reason}") from None
+    if enable_thinking is not None:
+        _check_thinking(folder, tokenizer)
     model.requires_grad_(False)
     model.eval()
     return Target(
@@ -62,6 +74,7 @@ def load_target(folder: Path, *, dtype: torch.dtype) -> Target:
         tokenizer=tokenizer,
         end_ids=_end_ids(folder, model, tokenizer),
         revision=target_revision(folder),
+        enable_thinking=enable_thinking,
     )
 
 
@@ -75,6 +88,15 @@ def target_revision(folder: Path) -> str:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
     return digest.hexdigest()[:12]
+
+
+def _check_thinking(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    # A template takes every name without a word, and does nothing with those it does not know.
+    if tokenizer.chat_template is None or "enable_thinking" not in tokenizer.get_chat_template():
+        raise ConfigError(
+            f"{folder}: the chat template does not know enable_thinking. Leave "
+            "data.enable_thinking out."
+        )
 
 
 def _end_ids(

@@ -34,6 +34,7 @@ def drafter_config(config: TrainConfig, target: Target) -> DrafterConfig:
         objective=config.loss.name,
         target_name=target.folder.name,
         target_revision=target.revision,
+        enable_thinking=target.enable_thinking,
     )
 
 

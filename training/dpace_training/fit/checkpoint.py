@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import yaml
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -118,7 +119,8 @@ def load_resume_point(
 
 
 def _check_same_run(output: Path, facts: dict[str, Any], config: TrainConfig, data: str) -> None:
-    changed = _changed_keys(facts["config"], config.model_dump(mode="json"), "")
+    saved = _with_new_keys(facts["config"])
+    changed = _changed_keys(saved, config.model_dump(mode="json"), "")
     if facts["data"] != data:
         changed.append("the data")
     if changed:
@@ -126,6 +128,14 @@ def _check_same_run(output: Path, facts: dict[str, Any], config: TrainConfig, da
             f"{output}: holds a run that differs in {', '.join(changed)}. "
             "Choose another output folder, or delete that one to start anew."
         )
+
+
+def _with_new_keys(saved: dict[str, Any]) -> dict[str, Any]:
+    """The saved configuration with the defaults of keys that did not exist yet."""
+    try:
+        return TrainConfig.model_validate(saved).model_dump(mode="json")
+    except ValidationError:  # a key is gone or means something else: the comparison names it
+        return saved
 
 
 def _changed_keys(old: object, new: object, prefix: str) -> list[str]:
