@@ -33,7 +33,10 @@ def traffic_record(record: dict[str, Any], place: str) -> dict[str, Any]:
             f"{place}: request must be an object with messages or prompt. Correct the line."
         )
     choice = _finished_choice(response)
-    workload = record.get("workload") or (request.get("metadata") or {}).get("workload")
+    metadata = request.get("metadata") or {}
+    if not isinstance(metadata, dict):
+        raise ConfigError(f"{place}: request.metadata must be an object. Correct the line.")
+    workload = record.get("workload") or metadata.get("workload")
     tag = {} if workload is None else {"workload": workload}
     if "messages" in request:
         return _chat(request, choice, place) | tag
@@ -44,10 +47,10 @@ def _finished_choice(response: object) -> dict[str, Any]:
     if not isinstance(response, dict) or response.get("error"):
         raise UnusableRecordError("error instead of an answer")
     choices = response.get("choices")
-    if not isinstance(choices, list) or not choices:
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
         raise UnusableRecordError("error instead of an answer")
-    if len(choices) > 1:
-        raise UnusableRecordError("several choices")
+    if len(choices) != 1:
+        raise UnusableRecordError("several choices" if choices else "error instead of an answer")
     choice: dict[str, Any] = choices[0]
     reason = choice.get("finish_reason")
     if reason in ("tool_calls", "function_call"):

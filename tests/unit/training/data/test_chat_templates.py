@@ -259,7 +259,7 @@ def joining_tokenizer(tokenizer):
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {symbol: index for index, symbol in enumerate([*alphabet, "ĊĊ"])}
     joining = Tokenizer(models.BPE(vocab=vocabulary, merges=[("Ċ", "Ċ")]))
-    joining.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    joining.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     joining.decoder = decoders.ByteLevel()
     joining.add_special_tokens([tokenizer.eos_token, "<|im_start|>"])
     return PreTrainedTokenizerFast(
@@ -271,6 +271,7 @@ def test_no_token_lies_across_the_end_of_the_prompt(tokenizer):
     joining = joining_tokenizer(tokenizer)
     newline, both = joining.encode("\n")[0], joining.encode("\n\n")
     assert both == [256]
+    assert joining.encode("assistant\n\nyo").count(256) == 1
     messages = (Message("user", "hi"), Message("assistant", "\nyo\n\n"))
     (piece,) = pieces_of(joining, messages)
     start = piece.loss_mask.index(True)
@@ -308,6 +309,10 @@ def test_a_long_text_is_cut_into_pieces_that_hold_all_of_it(tokenizer):
 # --- thinking, from the settings to the drafter's checkpoint ---
 
 
+# The toy target answers it differently with an empty thought in the prompt.
+QUESTION = Conversation(0, "other", (Message("user", "2+2?"),), None)
+
+
 @pytest.fixture
 def thinking_folder(target_folder, tokenizer, tmp_path):
     folder = tmp_path / "thinking-target"
@@ -323,11 +328,10 @@ def test_thinking_is_refused_for_a_template_that_does_not_know_it(target_folder)
 
 def test_the_target_answers_the_prompt_that_is_then_trained_on(thinking_folder):
     target = load_target(thinking_folder, dtype=torch.float32, enable_thinking=False)
-    question = Conversation(0, "other", (FIRST[0], Message("assistant", "?")), None)
     greedy = RegenerateConfig(max_new_tokens=6)
-    (answered,) = answer_documents(target, [question], greedy, description="answers")
+    (answered,) = answer_documents(target, [QUESTION], greedy, description="answers")
     prompt = target.tokenizer.encode(
-        "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+        "<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
     )
     ids = list(prompt)
     for _ in answered.answer_ids:
@@ -342,25 +346,27 @@ def test_the_target_answers_the_prompt_that_is_then_trained_on(thinking_folder):
     )
     assert trained.token_ids == tuple(ids)
     assert trained.loss_mask.index(True) == len(prompt)
+    told_nothing = dataclasses.replace(target, enable_thinking=None)
+    (other,) = answer_documents(told_nothing, [QUESTION], greedy, description="answers")
+    assert other.answer_ids != answered.answer_ids
 
 
 def test_answers_made_with_other_thinking_are_refused(thinking_folder, tmp_path):
     target = load_target(thinking_folder, dtype=torch.float32, enable_thinking=False)
-    question = Conversation(0, "other", (FIRST[0], Message("assistant", "?")), None)
     greedy = RegenerateConfig(max_new_tokens=2)
-    regenerate_file(target, [question], tmp_path / "answers.jsonl", greedy)
+    regenerate_file(target, [QUESTION], tmp_path / "answers.jsonl", greedy)
     for other in (None, True):
         with pytest.raises(ConfigError, match="made with another enable_thinking"):
             regenerate_file(
                 dataclasses.replace(target, enable_thinking=other),
-                [question],
+                [QUESTION],
                 tmp_path / "answers.jsonl",
                 greedy,
             )
 
 
 def prepared(thinking_folder, write_jsonl, tmp_path, **data):
-    chats = [{"messages": [vars_of(message) for message in FIRST + SECOND]}]
+    chats = [{"messages": [as_json(message) for message in FIRST + SECOND]}]
     values = {
         "target": str(thinking_folder),
         "output": str(tmp_path / "drafter"),
@@ -377,7 +383,7 @@ def prepared(thinking_folder, write_jsonl, tmp_path, **data):
     return prepare(build_config(TrainConfig, values, source="the test"))
 
 
-def vars_of(message):
+def as_json(message):
     return {"role": message.role, "content": message.content}
 
 
@@ -411,3 +417,18 @@ def test_drafters_trained_with_different_thinking_are_not_compared(
         compare_drafters(
             thinking_folder, [tmp_path / "on", tmp_path / "off"], evaluation, answers=None
         )
+
+
+def test_evaluation_prompts_the_target_as_training_did(thinking_folder, write_jsonl, tmp_path):
+    data = prepared(thinking_folder, write_jsonl, tmp_path, enable_thinking=False)
+    checkpoint.write(tmp_path / "drafter", data.drafter, BlockDrafter(data.drafter).state_dict())
+    answers = tmp_path / "answers.jsonl"
+    evaluation = EvaluationConfig(
+        conversations=write_jsonl("held.jsonl", [{"messages": [as_json(QUESTION.messages[0])]}]),
+        max_new_tokens=6,
+    )
+    compare_drafters(thinking_folder, [tmp_path / "drafter"], evaluation, answers=answers)
+    told = load_target(thinking_folder, dtype=torch.float32, enable_thinking=False)
+    greedy = RegenerateConfig(max_new_tokens=6)
+    (expected,) = answer_documents(told, [QUESTION], greedy, description="answers")
+    assert tuple(json.loads(answers.read_text())["answer_ids"]) == expected.answer_ids

@@ -2,12 +2,21 @@
 
 import json
 import typing
+from pathlib import Path
 
+import datasets
+import huggingface_hub
 import pytest
 
 from dpace_serve.errors import ConfigError
 from dpace_training.config import FormatName, InputConfig
-from dpace_training.data.conversations import Completion, Conversation, Message, read_documents
+from dpace_training.data.conversations import (
+    Completion,
+    Conversation,
+    Message,
+    read_documents,
+    to_record,
+)
 from dpace_training.data.formats import FORMATS
 from dpace_training.data.sources import read_source
 
@@ -150,8 +159,6 @@ def test_text_parts_are_joined_by_a_newline(write_jsonl):
 
 
 def test_reasoning_is_kept_and_comes_back_from_a_record(write_jsonl):
-    from dpace_training.data.conversations import to_record
-
     answer = {"content": "b", "reasoning_content": "hm", "tool_calls": None}
     documents = read(write_jsonl("r.jsonl", [chat_with(answer, answer_is_cut=True)]))
     assert documents[0].messages[1] == Message("assistant", "b", "hm")
@@ -246,7 +253,6 @@ def test_a_path_that_is_not_there_and_a_folder_of_something_else_are_errors(tmp_
 
 @pytest.fixture
 def table():
-    datasets = pytest.importorskip("datasets")
     datasets.disable_progress_bars()
     rows = [CHAT | {"workload": "sums", "prompt": None}, {"messages": None, "prompt": "a"}]
     return datasets.Dataset.from_list([{"workload": None} | row for row in rows])
@@ -260,10 +266,6 @@ READ_TABLE = [
 
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch, tmp_path):
-    try:
-        import datasets
-    except ImportError:
-        return
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
@@ -276,8 +278,6 @@ def test_a_parquet_file_and_a_folder_of_such_are_read(table, tmp_path):
 
 
 def test_a_saved_dataset_is_read_by_its_split(table, tmp_path):
-    import datasets
-
     table.save_to_disk(tmp_path / "one")
     assert read(tmp_path / "one") == READ_TABLE
     both = datasets.DatasetDict({"train": table, "test": table.select([1])})
@@ -293,7 +293,6 @@ def test_a_wrong_row_is_named_by_its_number(table, tmp_path):
 
 
 def test_a_damaged_table_is_one_error(tmp_path):
-    pytest.importorskip("datasets")
     (tmp_path / "x.parquet").write_bytes(b"PAR1 but not really")
     assert "x.parquet: cannot be read as a Hugging Face dataset (" in error_of(
         tmp_path / "x.parquet"
@@ -301,14 +300,9 @@ def test_a_damaged_table_is_one_error(tmp_path):
 
 
 def test_a_hub_that_cannot_be_reached_is_one_error(monkeypatch, tmp_path):
-    datasets = pytest.importorskip("datasets")
-    import huggingface_hub
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    from pathlib import Path
-
     text = error_of(Path("somebody/chats"), split="train")
     assert text.startswith("somebody/chats: cannot be read as a Hugging Face dataset (")
     assert "that the hub can be reached" in text

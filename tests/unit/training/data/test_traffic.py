@@ -62,6 +62,7 @@ UNUSABLE = [
     ({"request": {"messages": [QUESTION]}, "response": {"error": {"code": 500}}}, "error instead"),
     ({"request": {"messages": [QUESTION]}}, "error instead"),
     ({"request": {"messages": [QUESTION]}, "response": {"choices": []}}, "error instead"),
+    ({"request": {"messages": [QUESTION]}, "response": {"choices": ["4"]}}, "error instead"),
     (chat(finish_reason=None), "finish_reason missing"),
     (chat(finish_reason="content_filter"), "finish_reason content_filter"),
     (chat(CALL, finish_reason="tool_calls"), "tool calls"),
@@ -87,7 +88,12 @@ def test_what_cannot_be_trained_on_is_counted_by_its_reason(write_jsonl, caplog,
 
 @pytest.mark.parametrize(
     "record",
-    [{"request": "x"}, {"request": {"input": "x"}}, chat(request={"messages": "x"})],
+    [
+        {"request": "x"},
+        {"request": {"input": "x"}},
+        chat(request={"messages": "x"}),
+        chat(request={"metadata": "x"}),
+    ],
 )
 def test_another_form_is_an_error_with_file_and_line(write_jsonl, record):
     path = write_jsonl("traffic.jsonl", [chat(), record])
