@@ -9,7 +9,7 @@ import torch
 from dpace_serve.drafter.checkpoint import DrafterConfig
 from dpace_serve.errors import ConfigError
 from dpace_training.config import EvaluationConfig, RegenerateConfig, TrainConfig
-from dpace_training.data.conversations import Completion, Document, spread
+from dpace_training.data.conversations import Completion, Conversation, Document, spread
 from dpace_training.data.hidden_states import (
     FeatureSource,
     RecomputedFeatures,
@@ -131,15 +131,7 @@ def _tokenize(
     config: TrainConfig, target: Target, documents: Sequence[Document]
 ) -> list[TokenizedConversation]:
     pieces = [_pieces(config, target, document) for document in documents]
-    num_split = sum(len(own) > 1 for own in pieces)
-    if num_split:
-        logger.info(
-            "%d of %d documents were split into %d: texts at data.max_tokens, conversations where "
-            "the chat template renders an earlier answer otherwise once later turns follow",
-            num_split,
-            len(documents),
-            num_split + sum(len(own) - 1 for own in pieces),
-        )
+    _report_splits(documents, pieces)
     tokenized = [piece for own in pieces for piece in own]
     _report_cuts(config, documents, pieces)
     if not any(any(piece.loss_mask) for piece in tokenized):
@@ -167,6 +159,34 @@ def _pieces(config: TrainConfig, target: Target, document: Document) -> list[Tok
         max_tokens=config.data.max_tokens,
         enable_thinking=target.enable_thinking,
     )
+
+
+def _report_splits(
+    documents: Sequence[Document], pieces: Sequence[Sequence[TokenizedConversation]]
+) -> None:
+    for kind, what, why in (
+        (
+            Conversation,
+            "conversations",
+            "the chat template renders earlier answers otherwise later",
+        ),
+        (Completion, "texts", "they are longer than data.max_tokens"),
+    ):
+        own = [
+            len(found)
+            for document, found in zip(documents, pieces, strict=True)
+            if isinstance(document, kind)
+        ]
+        split = [number for number in own if number > 1]
+        if split:
+            logger.info(
+                "%d of %d %s were split into %d documents: %s",
+                len(split),
+                len(own),
+                what,
+                sum(split),
+                why,
+            )
 
 
 def _report_cuts(

@@ -35,8 +35,10 @@ def read_source(path: Path, options: InputConfig, *, needs_prompt: bool) -> list
     """
     documents: list[Document] = []
     unused: Counter[str] = Counter()
+    num_records = 0
     first_wrong = ""
     for record, place in _records(path, options):
+        num_records += 1
         try:
             found = [
                 parse_record(ours, document_id=len(documents) + index, place=place)
@@ -54,7 +56,7 @@ def read_source(path: Path, options: InputConfig, *, needs_prompt: bool) -> list
                 _require_prompts(found, place)
             documents += found
     if unused:
-        _report(path, unused, len(documents), first_wrong)
+        _report(path, unused, num_records, first_wrong)
     if not documents:
         raise ConfigError(f"{path}: holds no document{_reasons(unused)}. Give another file.")
     return documents
@@ -112,13 +114,13 @@ def _require_prompts(documents: list[Document], place: str) -> None:
         )
 
 
-def _report(path: Path, unused: Counter[str], num_documents: int, first_wrong: str) -> None:
+def _report(path: Path, unused: Counter[str], num_records: int, first_wrong: str) -> None:
     logger.warning(
-        "%s: %d records are not used%s; %d documents are. %s",
+        "%s: %d of %d records are not used%s. %s",
         path,
         unused.total(),
+        num_records,
         _reasons(unused),
-        num_documents,
         first_wrong and f"The first of a wrong form: {first_wrong}",
     )
 

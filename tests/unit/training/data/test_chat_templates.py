@@ -402,7 +402,18 @@ def test_the_drafter_remembers_what_the_template_was_told(
 def test_split_conversations_are_counted(thinking_folder, write_jsonl, tmp_path, caplog):
     with caplog.at_level("INFO", logger="dpace_training"):
         prepared(thinking_folder, write_jsonl, tmp_path)
-    assert "1 of 1 documents were split into 2" in caplog.text
+    assert "1 of 1 conversations were split into 2 documents" in caplog.text
+
+
+def test_a_text_that_goes_on_in_the_next_document_was_not_cut(
+    thinking_folder, write_jsonl, tmp_path, caplog
+):
+    text = str(write_jsonl("text.jsonl", [{"text": "abcdefghij"}]))
+    with caplog.at_level("INFO", logger="dpace_training"):
+        data = prepared(thinking_folder, write_jsonl, tmp_path, conversations=text, max_tokens=4)
+    assert [len(document.token_ids) for document in data.documents] == [4, 4, 2]
+    assert "1 of 1 texts were split into 3 documents" in caplog.text
+    assert "were cut there" not in caplog.text
 
 
 def test_drafters_trained_with_different_thinking_are_not_compared(

@@ -105,7 +105,7 @@ def test_wrong_records_can_be_left_out_and_are_counted(write_jsonl, caplog):
     path = write_jsonl("some.jsonl", [{"x": 1}, CHAT, {"messages": []}, {"prompt": "a"}])
     documents = read(path, invalid="skip")
     assert [document.document_id for document in documents] == [0, 1]
-    assert "2 records are not used (2 wrong form); 2 documents are." in caplog.text
+    assert "2 of 4 records are not used (2 wrong form)." in caplog.text
     assert f"{path}:1: must have messages" in caplog.text
     only_bad = write_jsonl("none.jsonl", [{"x": 1}])
     assert "holds no document (1 wrong form)" in error_of(only_bad, invalid="skip")

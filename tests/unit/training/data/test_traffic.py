@@ -81,7 +81,7 @@ UNUSABLE = [
 def test_what_cannot_be_trained_on_is_counted_by_its_reason(write_jsonl, caplog, record, reason):
     documents = read(write_jsonl("traffic.jsonl", [record, chat(), record]))
     assert [document.document_id for document in documents] == [0]
-    assert "2 records are not used (2 " + reason in caplog.text
+    assert "2 of 3 records are not used (2 " + reason in caplog.text
     with pytest.raises(ConfigError, match=r"holds no document \(1 " + reason):
         read(write_jsonl("only.jsonl", [record]))
 
