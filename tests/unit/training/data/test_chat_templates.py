@@ -393,6 +393,11 @@ def test_the_drafter_remembers_what_the_template_was_told(
 ):
     data = prepared(thinking_folder, write_jsonl, tmp_path, enable_thinking=enable_thinking)
     assert [document.document_id for document in data.documents] == ["0.0", 0]
+    thought = "<think>\n\n</think>\n\n"
+    expected = (
+        f"{thought}[no<|im_end|>]" if enable_thinking is False else f"[{thought}no<|im_end|>]"
+    )
+    assert shown(data.target.tokenizer, data.documents[-1]).endswith(expected)
     checkpoint.write(tmp_path / "drafter", data.drafter, BlockDrafter(data.drafter).state_dict())
     assert checkpoint.validate(tmp_path / "drafter").enable_thinking is enable_thinking
     written = json.loads((tmp_path / "drafter" / "config.json").read_text())
