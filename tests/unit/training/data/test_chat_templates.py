@@ -254,6 +254,15 @@ def test_markers_find_the_answer_where_the_prompt_is_not_how_it_starts(tokenizer
     )
 
 
+def test_markers_are_read_in_the_rendering_that_is_trained_on(tokenizer):
+    answer = "{% generation %}{{ m['content'] }}<|im_end|>{% endgeneration %}{{ '\n' }}"
+    template = "{% if enable_thinking %}think! {% endif %}" + marked_chatml(answer)
+    (piece,) = pieces_of(with_template(tokenizer, template), FIRST, True)
+    assert shown(tokenizer, piece) == (
+        "think! <|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n[yo<|im_end|>]"
+    )
+
+
 def joining_tokenizer(tokenizer):
     """The toy tokenizer with one merge: two newlines are one token, 256."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
