@@ -61,6 +61,8 @@ class DrafterConfig:
     """Name of the training objective, where it was recorded."""
     target_name: str | None = None
     target_revision: str | None = None
+    enable_thinking: bool | None = None
+    """What the target's chat template was told about thinking in training; None: nothing."""
 
     def __post_init__(self) -> None:
         _check_sizes(self)
@@ -119,6 +121,9 @@ class DrafterConfig:
             objective=fact("objective", facts),
             target_name=fact("target", facts),
             target_revision=fact("target_revision", facts),
+            enable_thinking=(
+                None if facts.get("enable_thinking") is None else flag("enable_thinking", facts)
+            ),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -148,6 +153,7 @@ class DrafterConfig:
             "objective": self.objective,
             "target": self.target_name,
             "target_revision": self.target_revision,
+            "enable_thinking": self.enable_thinking,
         }
         known_facts = {key: fact for key, fact in facts.items() if fact is not None}
         return written | ({"dpace": known_facts} if known_facts else {})

@@ -49,7 +49,7 @@ _DFLASH_ONLY_VALUE: dict[str, object] = {
     "use_aux_hidden_state": True,
     "use_swa": False,
 }
-_FACTS = frozenset({"objective", "target", "target_revision"})
+_FACTS = frozenset({"enable_thinking", "objective", "target", "target_revision"})
 
 
 def check_keys(values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -92,7 +92,7 @@ def study(
 def evaluate(
     target: Annotated[Path, typer.Option(help="Folder of the target.")],
     drafter: Annotated[list[Path], typer.Option(help="Folder of a drafter; repeatable.")],
-    prompts: Annotated[Path, typer.Option(help="JSONL file of prompts.")],
+    prompts: Annotated[Path, typer.Option(help="File, folder or dataset of prompts.")],
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the result here too.")
     ] = None,
@@ -102,7 +102,7 @@ def evaluate(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="KEY=VALUE: max_documents, max_new_tokens or batch_size."),
+        typer.Option("--set", help="KEY=VALUE: max_documents, max_new_tokens, batch_size, input."),
     ] = None,
 ) -> None:
     """Measure greedy acceptance of drafters on the same prompts, without a server."""

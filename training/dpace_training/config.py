@@ -78,15 +78,52 @@ class RegenerateConfig(Config):
         return self
 
 
+FormatName = Literal["messages", "completion", "sharegpt", "traffic", "text"]
+
+
+class InputConfig(Config):
+    """How conversations are read, where their file or dataset does not say it itself."""
+
+    format: FormatName | None = None
+    """Format of every record; found from the keys of each when not given."""
+    columns: dict[str, str] | None = None
+    """What the records call the format's keys (`prompt: question`); no others are read then."""
+    split: str | None = None
+    """Split of a Hugging Face dataset; given, a path that is no file names a dataset of the hub."""
+    subset: str | None = None
+    """Configuration of a dataset of the hub that has several."""
+    revision: str | None = None
+    """Commit, tag or branch of a dataset of the hub; its newest when not given."""
+    invalid: Literal["refuse", "skip"] = "refuse"
+    """Stop at the first record that cannot be read, or count such records and leave them out."""
+    text_lines: Annotated[int, Field(ge=1)] | None = None
+    """Cut a plain text into documents of this many lines; a text is one when not given."""
+    prompt_lines: Annotated[int, Field(ge=0)] = 0
+    """First lines of such a document that are its prompt; regeneration needs at least one."""
+
+    @model_validator(mode="after")
+    def _leaves_lines_to_learn(self) -> "InputConfig":
+        if self.text_lines is not None and self.prompt_lines >= self.text_lines:
+            raise ValueError(
+                f"prompt_lines must be below text_lines = {self.text_lines}, "
+                f"got {self.prompt_lines}"
+            )
+        return self
+
+
 class DataConfig(Config):
     """From conversations to token ids and the target's hidden states."""
 
     conversations: Path
-    """JSONL file of conversations or plain completions."""
+    """JSONL, JSON, Parquet or text file, folder of texts, or Hugging Face dataset."""
+    input: InputConfig = InputConfig()
+    """How the conversations are read."""
+    enable_thinking: bool | None = None
+    """What the chat template is told; its own default holds when not given."""
     work: Path
     """Folder for what `dpace prepare` makes: answers and hidden states."""
     max_tokens: Annotated[int, Field(ge=2)] = 1024
-    """Documents are cut after this many tokens."""
+    """Documents are cut after this many tokens; a plain text goes on in the next document."""
     regenerate: RegenerateConfig = RegenerateConfig()
     """How the target answers the prompts."""
     hidden_states: Literal["cache", "recompute"] = "cache"
@@ -220,7 +257,9 @@ class EvaluationConfig(Config):
     """Acceptance on held-out prompts, greedy, while training and at its end."""
 
     conversations: Path | None = None
-    """JSONL file of held-out prompts; none trains without evaluation."""
+    """Held-out prompts, in any form of `data.conversations`; none trains without evaluation."""
+    input: InputConfig = InputConfig()
+    """How the held-out prompts are read."""
     every: Annotated[int, Field(ge=1)] = 500
     """Steps between two evaluations; the last step is always evaluated."""
     max_documents: Annotated[int, Field(ge=1)] | None = None

@@ -199,3 +199,19 @@ def test_wrong_layer_ids_are_refused(config_values, ids, rule):
 def test_a_mask_token_outside_the_vocabulary_is_refused(config_values, mask):
     config_values["dflash_config"]["mask_token_id"] = mask
     assert f"below vocab_size = 320, got {mask}" in refusal(config_values)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_what_the_template_was_told_about_thinking_is_a_fact_beside_the_shape(config_values, told):
+    config_values["dpace"] = {"enable_thinking": told}
+    config = DrafterConfig.from_dict(config_values)
+    assert config.enable_thinking is told
+    assert config.to_dict()["dpace"] == {"enable_thinking": told}
+    config_values["dpace"] = {"enable_thinking": "no"}
+    assert "enable_thinking must be true or false, got 'no'" in refusal(config_values)
+
+
+def test_a_drafter_whose_template_was_told_nothing_has_no_such_key(config_values):
+    config = DrafterConfig.from_dict(config_values)
+    assert config.enable_thinking is None
+    assert "dpace" not in config.to_dict()

@@ -161,7 +161,7 @@ def _answer_rounds(
     target: Target, dialogues: Sequence[Dialogue], config: RegenerateConfig
 ) -> list[Document]:
     while active := [dialogue for dialogue in dialogues if dialogue.is_open]:
-        prompts = [dialogue.prompt_ids(target.tokenizer) for dialogue in active]
+        prompts = [dialogue.prompt_ids(target) for dialogue in active]
         for dialogue, ids in zip(active, generate(target, prompts, config), strict=True):
             take_answer(target, dialogue, ids)
     return [dialogue.document for dialogue in dialogues]

@@ -32,8 +32,8 @@ def load_needed_target(config: TrainConfig) -> Target:
     has_answers = data.regenerate.enabled or config.evaluation.conversations is not None
     answers_here = has_answers and data.regenerate.backend == "transformers"
     if answers_here or data.hidden_states_backend == "transformers":
-        return load_target(config.target, dtype=dtype)
-    return load_target_ends(config.target, dtype=dtype)
+        return load_target(config.target, dtype=dtype, enable_thinking=data.enable_thinking)
+    return load_target_ends(config.target, dtype=dtype, enable_thinking=data.enable_thinking)
 
 
 def answer_writer(target: Target, answers: RegenerateConfig, data: DataConfig) -> AnswerWriter:

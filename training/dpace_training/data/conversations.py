@@ -1,34 +1,50 @@
-"""Training documents as people write them: chat conversations and plain completions, in JSONL."""
+"""Training documents: chat conversations and plain completions, and their own JSONL form."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from dpace_serve.errors import ConfigError
+from dpace_training.data.json_records import json_records
 
 UNTAGGED_WORKLOAD = "other"
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a chat, in the words of the OpenAI API."""
+    """One message of a chat, in the words of the OpenAI API.
+
+    `reasoning_content` is what the assistant thought before its answer, for chat templates that
+    write it themselves.
+    """
 
     role: str
     content: str
+    reasoning_content: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A chat; `answer_ids` are the tokens of its last answer where the target wrote it."""
+    """A chat; `answer_ids` are the tokens of its last answer where the target wrote it.
+
+    `answer_is_cut` says that the last answer reached a token limit: no end token follows it.
+    """
 
     document_id: int
     workload: str
     messages: tuple[Message, ...]
     answer_ids: tuple[int, ...] | None
+    answer_is_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +56,11 @@ class Completion:
     prompt: str
     completion: str
     answer_ids: tuple[int, ...] | None
+
+    @property
+    def is_plain_text(self) -> bool:
+        """True for a text to train on from its first token: it has no prompt."""
+        return not self.prompt
 
 
 Document = Conversation | Completion
@@ -57,7 +78,7 @@ def read_documents(path: Path) -> list[Document]:
     """
     documents = [
         parse_record(record, document_id=index, place=place)
-        for index, (record, place) in enumerate(_records(path))
+        for index, (record, place) in enumerate(json_records(path))
     ]
     if not documents:
         raise ConfigError(f"{path}: holds no document. Write one JSON object per line.")
@@ -90,14 +111,22 @@ def parse_record(record: dict[str, Any], *, document_id: int, place: str) -> Doc
     try:
         if "messages" in record:
             chat = _ConversationRecord.model_validate(record)
-            messages = tuple(Message(message.role, message.content) for message in chat.messages)
+            messages = tuple(
+                Message(message.role, message.content, message.reasoning_content)
+                for message in chat.messages
+            )
             _check_order(messages, place)
-            return Conversation(document_id, chat.workload, messages, chat.answer_ids)
+            return Conversation(
+                document_id, chat.workload, messages, chat.answer_ids, chat.answer_is_cut
+            )
         text = _CompletionRecord.model_validate(record)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{place}: {key}: {first['msg']}. Correct the line.") from None
+        reason = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(
+            f"{place}: {key}: {reason}. Correct the line." if key else f"{place}: {reason}."
+        ) from None
     return Completion(document_id, text.workload, text.prompt, text.completion, text.answer_ids)
 
 
@@ -105,13 +134,21 @@ def to_record(document: Document) -> dict[str, Any]:
     """The JSON object that `parse_record` reads back as the same document."""
     record: dict[str, Any] = {"workload": document.workload}
     if isinstance(document, Conversation):
-        record["messages"] = [
-            {"role": message.role, "content": message.content} for message in document.messages
-        ]
+        record["messages"] = [message_record(message) for message in document.messages]
+        if document.answer_is_cut:
+            record["answer_is_cut"] = True
     else:
         record |= {"prompt": document.prompt, "completion": document.completion}
     if document.answer_ids is not None:
         record["answer_ids"] = list(document.answer_ids)
+    return record
+
+
+def message_record(message: Message) -> dict[str, str]:
+    """A message as the OpenAI API and chat templates take it."""
+    record = {"role": message.role, "content": message.content}
+    if message.reasoning_content is not None:
+        record["reasoning_content"] = message.reasoning_content
     return record
 
 
@@ -120,43 +157,49 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
 
+def _joined_text(content: object) -> object:
+    """Text parts as one text, joined by a newline as vLLM does for templates that take a text."""
+    if not isinstance(content, list):
+        return content
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+        if kind != "text" or not isinstance(part.get("text"), str):
+            raise ValueError(f"a part of the content must be text, is {kind}")
+    return "\n".join(part["text"] for part in content)
+
+
 class _MessageRecord(_Record):
     role: Literal["system", "user", "assistant", "tool"]
-    content: str
+    content: Annotated[str, BeforeValidator(_joined_text)]
+    reasoning_content: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _calls_no_tool(cls, values: object) -> object:
+        # Templates differ in what they make of calls, and a regenerated answer calls others.
+        if isinstance(values, dict) and (values.get("tool_calls") or values.get("function_call")):
+            raise ValueError("tool calls cannot be trained on; leave the conversation out")
+        return values
 
 
 class _ConversationRecord(_Record):
     messages: Annotated[list[_MessageRecord], Field(min_length=1)]
     workload: str = UNTAGGED_WORKLOAD
     answer_ids: Annotated[tuple[int, ...], Field(strict=False, min_length=1)] | None = None
+    answer_is_cut: bool = False
 
 
 class _CompletionRecord(_Record):
-    prompt: Annotated[str, Field(min_length=1)]
+    prompt: str
     completion: str = ""
     workload: str = UNTAGGED_WORKLOAD
     answer_ids: Annotated[tuple[int, ...], Field(strict=False, min_length=1)] | None = None
 
-
-def _records(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise ConfigError(f"{path}: cannot be read ({reason}). Check the path.") from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        place = f"{path}:{number}"
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"{place}: not valid JSON ({error.msg}). Correct the line.") from None
-        if not isinstance(record, dict):
-            raise ConfigError(
-                f"{place}: must be an object with messages or prompt, is a {type(record).__name__}."
-            )
-        yield record, place
+    @model_validator(mode="after")
+    def _holds_text(self) -> "_CompletionRecord":
+        if not self.prompt and not self.completion:
+            raise ValueError("prompt and completion are both empty; leave the line out")
+        return self
 
 
 def _check_order(messages: tuple[Message, ...], place: str) -> None:

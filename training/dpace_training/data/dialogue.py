@@ -4,9 +4,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
-from transformers import PreTrainedTokenizerBase
-
 from dpace_training.data.conversations import Completion, Conversation, Document, Message
+from dpace_training.data.target_model import Target
 from dpace_training.data.tokenize import chat_prompt_ids, completion_prompt_ids
 
 _SEED_BITS = 31  # the smallest range that servers take
@@ -56,11 +55,13 @@ class Dialogue:
             raise TypeError("a completion has no messages")
         return self._document.messages + self._open[0]
 
-    def prompt_ids(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    def prompt_ids(self, target: Target) -> list[int]:
         """Token ids that the target continues with its next answer."""
         if isinstance(self._document, Completion):
-            return completion_prompt_ids(tokenizer, self._document.prompt)
-        return chat_prompt_ids(tokenizer, self.messages)
+            return completion_prompt_ids(target.tokenizer, self._document.prompt)
+        return chat_prompt_ids(
+            target.tokenizer, self.messages, enable_thinking=target.enable_thinking
+        )
 
     def seed(self, seed: int) -> int:
         """Seed of the next answer: the same wherever in a run, and beside whatever, it is written.

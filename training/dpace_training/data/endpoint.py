@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import openai
-from transformers import PreTrainedTokenizerBase
 
 from dpace_serve.errors import ConfigError, EngineError
 from dpace_training.config import EndpointConfig, RegenerateConfig
@@ -112,7 +111,10 @@ class Endpoint:
 
     def _extensions(self) -> dict[str, Any]:
         """What vLLM takes beyond the protocol: ids, and the whole distribution."""
+        thinking = self._target.enable_thinking
+        template = {} if thinking is None else {"enable_thinking": thinking}
         return {
+            **({"chat_template_kwargs": template} if template else {}),
             "return_token_ids": True,
             "stop_token_ids": sorted(self._target.end_ids),
             # Otherwise the server's defaults, often the target's own, would cut the distribution.
@@ -147,7 +149,7 @@ def _reply(response: Any, dialogue: Dialogue, target: Target, place: str) -> Rep
     prompt_ids = getattr(response if is_chat else choice, "prompt_token_ids", None)
     ids = getattr(choice, "token_ids", None)
     if prompt_ids is not None:
-        _require_same_prompt(prompt_ids, dialogue, target.tokenizer, place)
+        _require_same_prompt(prompt_ids, dialogue, target, place)
     if choice.finish_reason not in ("stop", "length") or (text is None and not ids):
         raise ConfigError(
             f"{place}: the server gave no answer (finish_reason {choice.finish_reason}). "
@@ -162,9 +164,9 @@ def _reply(response: Any, dialogue: Dialogue, target: Target, place: str) -> Rep
 
 
 def _require_same_prompt(
-    served: Sequence[int], dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase, place: str
+    served: Sequence[int], dialogue: Dialogue, target: Target, place: str
 ) -> None:
-    ours = dialogue.prompt_ids(tokenizer)
+    ours = dialogue.prompt_ids(target)
     if list(served) != ours:
         raise ConfigError(
             f"{place}: the server made {len(served)} prompt tokens, the target's folder makes "

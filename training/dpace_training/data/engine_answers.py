@@ -82,7 +82,7 @@ class EngineWriter:
         """What to ask next; None where the dialogue is finished or has no room left."""
         if not dialogue.is_open:
             return None
-        prompt = dialogue.prompt_ids(self._target.tokenizer)
+        prompt = dialogue.prompt_ids(self._target)
         room = self._max_model_len - len(prompt)
         if room < 1 and dialogue.turn == 0:
             raise ConfigError(

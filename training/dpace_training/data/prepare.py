@@ -11,15 +11,16 @@ from dpace_serve.drafter.checkpoint import DrafterConfig
 from dpace_serve.errors import ConfigError
 from dpace_training.config import EvaluationConfig, RegenerateConfig, TrainConfig
 from dpace_training.data.backends import answer_writer, feature_reader, load_needed_target
-from dpace_training.data.conversations import Document, read_documents, spread
+from dpace_training.data.conversations import Completion, Conversation, Document, spread
 from dpace_training.data.hidden_states import (
     FeatureSource,
     RecomputedFeatures,
     cache_features,
 )
 from dpace_training.data.regenerate import regenerate_file
+from dpace_training.data.sources import read_source
 from dpace_training.data.target_model import Target
-from dpace_training.data.tokenize import TokenizedConversation, tokenize_document
+from dpace_training.data.tokenize import TokenizedConversation, tokenize_pieces
 from dpace_training.drafter.shape import drafter_config
 
 logger = logging.getLogger(__name__)
@@ -57,13 +58,19 @@ def prepare(config: TrainConfig) -> PreparedData:
         ConfigError: If a file or setting is wrong, or `data.work` holds something else's data.
         CheckpointError: If the target cannot be loaded or the drafter's shape breaks a rule.
     """
-    source = read_documents(config.data.conversations)
+    source = read_source(
+        config.data.conversations,
+        config.data.input,
+        needs_prompt=config.data.regenerate.enabled,
+    )
     held_out_source = _held_out_prompts(config.evaluation)
     target = load_needed_target(config)
     drafter = drafter_config(config, target)
     if config.data.regenerate.enabled:
         source = _answered(config, target, source, "answers.jsonl", config.data.regenerate)
-    held_out = _tokenize(config, target, _answered_held_out(config, target, held_out_source))
+    held_out = _tokenize_held_out(
+        config, target, _answered_held_out(config, target, held_out_source)
+    )
     documents = _tokenize(config, target, source)
     features, held_out_features = _features(config, target, drafter, documents, held_out)
     return PreparedData(
@@ -92,7 +99,8 @@ def target_agreement(documents: Sequence[TokenizedConversation], features: Featu
 def _held_out_prompts(evaluation: EvaluationConfig) -> list[Document]:
     if evaluation.conversations is None:
         return []
-    return spread(read_documents(evaluation.conversations), evaluation.max_documents)
+    prompts = read_source(evaluation.conversations, evaluation.input, needs_prompt=True)
+    return spread(prompts, evaluation.max_documents)
 
 
 def _answered_held_out(
@@ -153,29 +161,82 @@ def _features(
 def _tokenize(
     config: TrainConfig, target: Target, documents: Sequence[Document]
 ) -> list[TokenizedConversation]:
-    tokenized = [
-        tokenize_document(
-            target.tokenizer,
-            document,
-            end_ids=target.end_ids,
-            max_tokens=config.data.max_tokens,
-        )
-        for document in documents
-    ]
-    cut = sum(len(document.token_ids) == config.data.max_tokens for document in tokenized)
-    if cut:
-        logger.warning(
-            "%d of %d documents fill data.max_tokens = %d tokens and were cut there",
-            cut,
-            len(tokenized),
-            config.data.max_tokens,
-        )
-    if documents and not any(any(document.loss_mask) for document in tokenized):
+    pieces = [_pieces(config, target, document) for document in documents]
+    _report_splits(documents, pieces)
+    tokenized = [piece for own in pieces for piece in own]
+    _report_cuts(config, documents, pieces)
+    if not any(any(piece.loss_mask) for piece in tokenized):
         raise ConfigError(
             f"{config.data.conversations}: no token was written by an assistant. "
             "Add answers or set data.regenerate.enabled to true."
         )
     return tokenized
+
+
+def _tokenize_held_out(
+    config: TrainConfig, target: Target, documents: Sequence[Document]
+) -> list[TokenizedConversation]:
+    # Only last answers are replayed.
+    pieces = [_pieces(config, target, document)[-1:] for document in documents]
+    _report_cuts(config, documents, pieces)
+    return [piece for own in pieces for piece in own]
+
+
+def _pieces(config: TrainConfig, target: Target, document: Document) -> list[TokenizedConversation]:
+    return tokenize_pieces(
+        target.tokenizer,
+        document,
+        end_ids=target.end_ids,
+        max_tokens=config.data.max_tokens,
+        enable_thinking=target.enable_thinking,
+    )
+
+
+def _report_splits(
+    documents: Sequence[Document], pieces: Sequence[Sequence[TokenizedConversation]]
+) -> None:
+    for kind, what, why in (
+        (
+            Conversation,
+            "conversations",
+            "the chat template renders earlier answers otherwise later",
+        ),
+        (Completion, "texts", "they are longer than data.max_tokens"),
+    ):
+        own = [
+            len(found)
+            for document, found in zip(documents, pieces, strict=True)
+            if isinstance(document, kind)
+        ]
+        split = [number for number in own if number > 1]
+        if split:
+            logger.info(
+                "%d of %d %s were split into %d documents: %s",
+                len(split),
+                len(own),
+                what,
+                sum(split),
+                why,
+            )
+
+
+def _report_cuts(
+    config: TrainConfig,
+    documents: Sequence[Document],
+    pieces: Sequence[Sequence[TokenizedConversation]],
+) -> None:
+    num_cut = sum(
+        any(len(piece.token_ids) == config.data.max_tokens for piece in own)
+        for document, own in zip(documents, pieces, strict=True)
+        if not (isinstance(document, Completion) and document.is_plain_text)
+    )
+    if num_cut:
+        logger.warning(
+            "%d of %d documents fill data.max_tokens = %d tokens and were cut there",
+            num_cut,
+            len(documents),
+            config.data.max_tokens,
+        )
 
 
 def _report_agreement(

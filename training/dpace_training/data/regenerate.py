@@ -90,12 +90,14 @@ def _claim(
     destination: Path, target: Target, documents: Sequence[Document], settings: dict[str, Any]
 ) -> None:
     prompts = "".join(json.dumps(to_record(document)) for document in documents)
-    key = {
+    key: dict[str, Any] = {
         "target": target.revision,
         "target_dtype": str(target.model.dtype),
         "prompts": hashlib.sha256(prompts.encode()).hexdigest(),
         "settings": settings,
     }
+    if target.enable_thinking is not None:  # answers from before this setting lack the key
+        key["enable_thinking"] = target.enable_thinking
     claim_key(destination.with_suffix(".key.json"), key, what="answers")
 
 

@@ -16,7 +16,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from dpace_serve.errors import CheckpointError
+from dpace_serve.errors import CheckpointError, ConfigError
 
 _REVISION_PATTERNS = (
     "config.json",
@@ -30,34 +30,51 @@ _CHUNK_BYTES = 1 << 24
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A loaded target; `end_ids` are the tokens with which it ends an answer."""
+    """A loaded target; `end_ids` are the tokens with which it ends an answer.
+
+    `enable_thinking` is what every rendering of its chat template is told; None tells it nothing.
+    """
 
     folder: Path
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     end_ids: frozenset[int]
     revision: str
+    enable_thinking: bool | None = None
 
 
-def load_target(folder: Path, *, dtype: torch.dtype) -> Target:
+def load_target(folder: Path, *, dtype: torch.dtype, enable_thinking: bool | None = None) -> Target:
     """Load a target from a folder, frozen and in evaluation mode.
+
+    Args:
+        folder: Folder of the target.
+        dtype: Number format of its weights.
+        enable_thinking: What its chat template is told about thinking; None tells it nothing.
 
     Raises:
         CheckpointError: If the folder is not there or is not a causal language model.
+        ConfigError: If thinking is set, and the chat template does not know it.
     """
     _require_folder(folder)
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     except (OSError, ValueError) as error:
         raise _not_loadable(folder, error) from None
-    return _target(folder, model)
+    return _target(folder, model, enable_thinking)
 
 
-def load_target_ends(folder: Path, *, dtype: torch.dtype) -> Target:
+def load_target_ends(
+    folder: Path, *, dtype: torch.dtype, enable_thinking: bool | None = None
+) -> Target:
     """Load a target without the weights of its decoder layers: embedding, final norm and LM head.
 
     That is all a drafter shares with it. The layers exist, so that they can be counted, but only
     `load_target` gives a model that can be run.
+
+    Args:
+        folder: Folder of the target.
+        dtype: Number format of its weights.
+        enable_thinking: What its chat template is told about thinking; None tells it nothing.
 
     Raises:
         CheckpointError: If the folder is not there, is not a causal language model, or names these
@@ -71,12 +88,12 @@ def load_target_ends(folder: Path, *, dtype: torch.dtype) -> Target:
             )
     except (OSError, ValueError) as error:
         raise _not_loadable(folder, error) from None
-    inner = {id(parameter) for parameter in model.base_model.layers.parameters()}
+    inner = {id(parameter) for parameter in model.get_decoder().layers.parameters()}
     names = [name for name, parameter in model.named_parameters() if id(parameter) not in inner]
     weights = {name: weight.to(dtype) for name, weight in _read_weights(folder, names).items()}
     model.load_state_dict(weights, strict=False, assign=True)
     model.tie_weights()
-    return _target(folder, model)
+    return _target(folder, model, enable_thinking)
 
 
 def target_revision(folder: Path) -> str:
@@ -100,11 +117,13 @@ def _require_folder(folder: Path) -> None:
     transformers_logging.disable_progress_bar()
 
 
-def _target(folder: Path, model: PreTrainedModel) -> Target:
+def _target(folder: Path, model: PreTrainedModel, enable_thinking: bool | None) -> Target:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise _not_loadable(folder, error) from None
+    if enable_thinking is not None:
+        _check_thinking(folder, tokenizer)
     model.requires_grad_(False)
     model.eval()
     return Target(
@@ -113,6 +132,7 @@ def _target(folder: Path, model: PreTrainedModel) -> Target:
         tokenizer=tokenizer,
         end_ids=_end_ids(folder, model, tokenizer),
         revision=target_revision(folder),
+        enable_thinking=enable_thinking,
     )
 
 
@@ -137,6 +157,15 @@ def _read_weights(folder: Path, names: Sequence[str]) -> dict[str, torch.Tensor]
             "Copy the target again, or let the backend transformers run it whole."
         )
     return weights
+
+
+def _check_thinking(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    # A template takes every name without a word, and does nothing with those it does not know.
+    if tokenizer.chat_template is None or "enable_thinking" not in tokenizer.get_chat_template():
+        raise ConfigError(
+            f"{folder}: the chat template does not know enable_thinking. Leave "
+            "data.enable_thinking out."
+        )
 
 
 def _end_ids(

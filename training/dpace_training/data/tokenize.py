@@ -3,21 +3,26 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from transformers import PreTrainedTokenizerBase
 
 from dpace_serve.errors import ConfigError
+from dpace_training.data.chat_template import ChatTemplate, RenderedAnswer, rendered_answer
 from dpace_training.data.conversations import Completion, Conversation, Document, Message
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedConversation:
-    """Token ids of a document; `loss_mask` is true on tokens that the assistant wrote."""
+    """Token ids of a document; `loss_mask` is true on tokens that the assistant wrote.
+
+    Of a document that had to be split, the last piece keeps its id and the others add their number.
+    """
 
     token_ids: tuple[int, ...]
     loss_mask: tuple[bool, ...]
     workload: str
-    document_id: int
+    document_id: int | str
 
 
 def tokenize_document(
@@ -26,33 +31,66 @@ def tokenize_document(
     *,
     end_ids: frozenset[int],
     max_tokens: int,
+    enable_thinking: bool | None = None,
 ) -> TokenizedConversation:
+    """The document up to its last answer, as `tokenize_pieces` marks it: its last piece."""
+    pieces = tokenize_pieces(
+        tokenizer,
+        document,
+        end_ids=end_ids,
+        max_tokens=max_tokens,
+        enable_thinking=enable_thinking,
+    )
+    return pieces[-1]
+
+
+def tokenize_pieces(
+    tokenizer: PreTrainedTokenizerBase,
+    document: Document,
+    *,
+    end_ids: frozenset[int],
+    max_tokens: int,
+    enable_thinking: bool | None = None,
+) -> list[TokenizedConversation]:
     """Mark exactly the tokens that the target generates when it answers this document.
 
     An assistant turn is the difference between two renderings of the chat template: everything
     before it plus the generation prompt, and the same with the turn. It includes the token that
     ends the turn; what the template puts behind that token is never generated and not marked.
+    Generation markers in the template are checked against that, and used where it cannot tell.
     An answer given as token ids is taken as it is, since text does not always encode back to them.
+
+    A conversation is one piece, unless the template renders an earlier answer differently once
+    later turns follow, as those do that drop earlier thinking. Then it is split there: every answer
+    stands behind exactly the prompt that the target had. A plain text is cut into pieces of at most
+    `max_tokens` tokens; of everything else, what lies behind them is left out.
 
     Args:
         tokenizer: Hugging Face tokenizer of the target.
         document: Conversation or completion.
         end_ids: Tokens that end an answer.
-        max_tokens: The document is cut after this many tokens.
+        max_tokens: Most tokens of a piece.
+        enable_thinking: What the chat template is told about thinking; None tells it nothing.
 
     Raises:
-        ConfigError: If the chat template does not render a turn as a continuation of its prompt.
+        ConfigError: If the chat template does not tell where an answer lies, or tells it in two
+            ways that differ, or does not write a message's reasoning.
     """
     if isinstance(document, Completion):
-        token_ids, loss_mask = _completion_tokens(tokenizer, document)
+        marked = _completion_tokens(tokenizer, document, max_tokens)
     else:
-        token_ids, loss_mask = _conversation_tokens(tokenizer, document, end_ids)
-    return TokenizedConversation(
-        token_ids=tuple(token_ids[:max_tokens]),
-        loss_mask=tuple(loss_mask[:max_tokens]),
-        workload=document.workload,
-        document_id=document.document_id,
-    )
+        template = ChatTemplate(tokenizer, enable_thinking)
+        marked = _conversation_tokens(template, document, end_ids)
+    last = len(marked) - 1
+    return [
+        TokenizedConversation(
+            token_ids=tuple(token_ids[:max_tokens]),
+            loss_mask=tuple(loss_mask[:max_tokens]),
+            workload=document.workload,
+            document_id=document.document_id if i == last else f"{document.document_id}.{i}",
+        )
+        for i, (token_ids, loss_mask) in enumerate(marked)
+    ]
 
 
 def documents_digest(documents: Sequence[TokenizedConversation]) -> str:
@@ -63,9 +101,20 @@ def documents_digest(documents: Sequence[TokenizedConversation]) -> str:
     return digest.hexdigest()
 
 
-def chat_prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """Token ids of a chat up to where the assistant's next answer starts."""
-    return _render(tokenizer, messages, add_generation_prompt=True)
+def chat_prompt_ids(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    *,
+    enable_thinking: bool | None = None,
+) -> list[int]:
+    """Token ids of a chat up to where the assistant's next answer starts.
+
+    Args:
+        tokenizer: Hugging Face tokenizer of the target.
+        messages: The chat so far.
+        enable_thinking: What the chat template is told about thinking; None tells it nothing.
+    """
+    return ChatTemplate(tokenizer, enable_thinking).prompt_ids(messages)
 
 
 def completion_prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
@@ -74,74 +123,78 @@ def completion_prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> li
     return ids
 
 
+_MarkedTokens = tuple[list[int], list[bool]]
+
+
 def _completion_tokens(
-    tokenizer: PreTrainedTokenizerBase, document: Completion
-) -> tuple[list[int], list[bool]]:
+    tokenizer: PreTrainedTokenizerBase, document: Completion, max_tokens: int
+) -> list[_MarkedTokens]:
     prompt = completion_prompt_ids(tokenizer, document.prompt)
     if document.answer_ids is not None:
         answer = list(document.answer_ids)
     else:
         # Encoded apart from the prompt: a server never merges the two either.
         answer = tokenizer.encode(document.completion, add_special_tokens=False)
-    return prompt + answer, [False] * len(prompt) + [True] * len(answer)
+    if not document.is_plain_text:
+        return [(prompt + answer, [False] * len(prompt) + [True] * len(answer))]
+    size = max(1, max_tokens - len(prompt))
+    pieces = [answer[start : start + size] for start in range(0, len(answer), size)]
+    return [(prompt + piece, [False] * len(prompt) + [True] * len(piece)) for piece in pieces]
 
 
 def _conversation_tokens(
-    tokenizer: PreTrainedTokenizerBase, document: Conversation, end_ids: frozenset[int]
-) -> tuple[list[int], list[bool]]:
-    turns = [i for i, message in enumerate(document.messages) if message.role == "assistant"]
-    spans: list[tuple[int, list[int]]] = []
-    for turn in turns:
-        prompt = chat_prompt_ids(tokenizer, document.messages[:turn])
-        if turn == turns[-1] and document.answer_ids is not None:
-            spans.append((len(prompt), prompt + list(document.answer_ids)))
+    template: ChatTemplate, document: Conversation, end_ids: frozenset[int]
+) -> list[_MarkedTokens]:
+    _check_reasoning(template, document)
+    answers = [
+        _answer(template, document, turn, end_ids)
+        for turn, message in enumerate(document.messages)
+        if message.role == "assistant"
+    ]
+    if not answers:
+        prompt = template.prompt_ids(document.messages)
+        return [(prompt, [False] * len(prompt))]
+    pieces: list[list[RenderedAnswer]] = [[answers[0]]]
+    for before, answer in pairwise(answers):
+        if answer.token_ids[: len(before.token_ids)] == before.token_ids:
+            pieces[-1].append(answer)
         else:
-            spans.append((len(prompt), _through_turn(tokenizer, document, turn, prompt, end_ids)))
-    if not spans:
-        prompt = chat_prompt_ids(tokenizer, document.messages)
-        return prompt, [False] * len(prompt)
-    token_ids = spans[-1][1]
+            pieces.append([answer])
+    return [_marked(piece) for piece in pieces]
+
+
+def _answer(
+    template: ChatTemplate, document: Conversation, turn: int, end_ids: frozenset[int]
+) -> RenderedAnswer:
+    is_last = all(message.role != "assistant" for message in document.messages[turn + 1 :])
+    if is_last and document.answer_ids is not None:
+        prompt = template.prompt_ids(document.messages[:turn])
+        return RenderedAnswer(prompt + list(document.answer_ids), start=len(prompt))
+    answer = rendered_answer(
+        template,
+        document.messages[: turn + 1],
+        end_ids=end_ids,
+        place=f"document {document.document_id}, assistant message {turn}",
+    )
+    if is_last and document.answer_is_cut:
+        return RenderedAnswer(answer.token_ids[:-1], start=answer.start)
+    return answer
+
+
+def _marked(piece: Sequence[RenderedAnswer]) -> _MarkedTokens:
+    token_ids = piece[-1].token_ids
     loss_mask = [False] * len(token_ids)
-    for start, through in spans:
-        if token_ids[: len(through)] != through:
-            raise ConfigError(
-                f"document {document.document_id}: the chat template renders an earlier assistant "
-                "turn differently once later turns follow. Split it into one document per answer."
-            )
-        loss_mask[start : len(through)] = [True] * (len(through) - start)
+    for answer in piece:
+        end = len(answer.token_ids)
+        loss_mask[answer.start : end] = [True] * (end - answer.start)
     return token_ids, loss_mask
 
 
-def _through_turn(
-    tokenizer: PreTrainedTokenizerBase,
-    document: Conversation,
-    turn: int,
-    prompt: list[int],
-    end_ids: frozenset[int],
-) -> list[int]:
-    rendered = _render(tokenizer, document.messages[: turn + 1], add_generation_prompt=False)
-    if rendered[: len(prompt)] != prompt:
+def _check_reasoning(template: ChatTemplate, document: Conversation) -> None:
+    if not any(message.reasoning_content for message in document.messages):
+        return
+    if "reasoning_content" not in template.source:
         raise ConfigError(
-            f"document {document.document_id}: the chat template's generation prompt is not how it "
-            f"starts assistant message {turn}. Use a template whose two renderings agree."
+            f"document {document.document_id}: has reasoning_content, which the chat template does "
+            "not write. Put it into content as the target writes it, or remove it."
         )
-    for index in range(len(prompt), len(rendered)):
-        if rendered[index] in end_ids:
-            return rendered[: index + 1]
-    raise ConfigError(
-        f"document {document.document_id}: assistant message {turn} does not end with one of the "
-        f"end tokens {sorted(end_ids)}. Set eos_token_id in the target's generation_config.json."
-    )
-
-
-def _render(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, add_generation_prompt: bool
-) -> list[int]:
-    text = tokenizer.apply_chat_template(
-        [{"role": message.role, "content": message.content} for message in messages],
-        tokenize=False,
-        add_generation_prompt=add_generation_prompt,
-    )
-    # The template writes the special tokens itself, as engines assume too.
-    ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
-    return ids

@@ -66,6 +66,7 @@ def _drafter_config(config: TrainConfig, target: Target) -> DrafterConfig:
         objective=config.loss.name,
         target_name=target.folder.name,
         target_revision=target.revision,
+        enable_thinking=target.enable_thinking,
     )
 
 

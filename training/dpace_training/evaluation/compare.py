@@ -1,6 +1,6 @@
 """`dpace eval`: several drafters on the same prompts, answered by the target beforehand."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ from dpace_serve.drafter import checkpoint
 from dpace_serve.errors import CheckpointError, ConfigError
 from dpace_training.config import EvaluationConfig, RegenerateConfig
 from dpace_training.data.answers import answer_documents
-from dpace_training.data.conversations import Document, read_documents, spread
+from dpace_training.data.conversations import Document, spread
 from dpace_training.data.regenerate import regenerate_file
+from dpace_training.data.sources import read_source
 from dpace_training.data.target_model import Target, load_target
 from dpace_training.data.tokenize import TokenizedConversation, tokenize_document
 from dpace_training.drafter.model import BlockDrafter
@@ -36,7 +37,8 @@ def compare_drafters(
             and the next one finds them; none keeps none.
 
     Raises:
-        ConfigError: If the prompts cannot be read.
+        ConfigError: If the prompts cannot be read, or the drafters were trained with different
+            settings of thinking.
         CheckpointError: If a folder is wrong, or a drafter does not fit the target.
     """
     if config.conversations is None:
@@ -48,8 +50,11 @@ def compare_drafters(
             "Rename one, or give each drafter once."
         )
     drafters = {folder: load_drafter(folder) for folder in drafter_folders}
-    sources = spread(read_documents(config.conversations), config.max_documents)
-    target = load_target(target_folder, dtype=torch.float32)
+    source = read_source(config.conversations, config.input, needs_prompt=True)
+    sources = spread(source, config.max_documents)
+    target = load_target(
+        target_folder, dtype=torch.float32, enable_thinking=_enable_thinking(drafters)
+    )
     for folder, drafter in drafters.items():
         _check_fit(folder, drafter, target)
     documents = _answered(target, sources, config, answers)
@@ -101,9 +106,21 @@ def _answered(
             document,
             end_ids=target.end_ids,
             max_tokens=target.model.config.max_position_embeddings,
+            enable_thinking=target.enable_thinking,
         )
         for document in answered
     ]
+
+
+def _enable_thinking(drafters: Mapping[Path, BlockDrafter]) -> bool | None:
+    told = {folder: drafter.config.enable_thinking for folder, drafter in drafters.items()}
+    if len(set(told.values())) > 1:
+        raise ConfigError(
+            "drafters must have been trained with the same enable_thinking, got "
+            f"{', '.join(f'{folder.name} {value}' for folder, value in told.items())}. "
+            "Measure them apart."
+        )
+    return next(iter(told.values()))
 
 
 def _check_fit(folder: Path, drafter: BlockDrafter, target: Target) -> None:

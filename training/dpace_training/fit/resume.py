@@ -174,11 +174,10 @@ def _restore(tensors: dict[str, Tensor], fitted: Fitted) -> None:
 
 
 def _check_same_run(output: Path, facts: dict[str, Any], config: TrainConfig, data: str) -> None:
-    # Read once more, so that a setting that is newer than the run has its default.
-    saved = build_config(TrainConfig, facts["config"], source=f"the run in {output}")
+    saved = _with_new_settings(facts["config"])
     changed = [
         key
-        for key in _changed_keys(saved.model_dump(mode="json"), config.model_dump(mode="json"), "")
+        for key in _changed_keys(saved, config.model_dump(mode="json"), "")
         if key not in _FREE_SETTINGS
     ]
     if facts["data"] != data:
@@ -188,6 +187,14 @@ def _check_same_run(output: Path, facts: dict[str, Any], config: TrainConfig, da
             f"{output}: holds a run that differs in {', '.join(changed)}. "
             "Choose another output folder, or delete that one to start anew."
         )
+
+
+def _with_new_settings(saved: dict[str, Any]) -> dict[str, Any]:
+    """The saved configuration with the defaults of settings that did not exist yet."""
+    try:
+        return build_config(TrainConfig, saved, source="the saved run").model_dump(mode="json")
+    except ConfigError:  # a setting is gone or means something else: the comparison names it
+        return saved
 
 
 def _changed_keys(old: object, new: object, prefix: str) -> list[str]:

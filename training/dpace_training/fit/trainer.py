@@ -217,7 +217,7 @@ class Trainer:
         return ReductionCounts(*totals.tolist())
 
     def _not_finite(self, loss: float, norm: float, places: Sequence[int]) -> TrainingError:
-        ids = sorted(self._data.documents[place].document_id for place in places)
+        ids = [self._data.documents[place].document_id for place in places]
         return TrainingError(
             f"step {self.step + 1}: loss {loss}, gradient norm {norm}; both must be finite. The "
             f"step's documents are {ids}, the last saved state is kept. Look at these documents, "

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from dpace_training.config import RegenerateConfig
-from dpace_training.data.conversations import read_documents, spread
+from dpace_training.config import InputConfig, RegenerateConfig
+from dpace_training.data.conversations import spread
 from dpace_training.data.provenance import claim_key
 from dpace_training.data.regenerate import regenerate_file
+from dpace_training.data.sources import read_source
 from dpace_training.data.target_model import Target, load_target
 from dpace_training.data.tokenize import tokenize_document
 from dpace_training.evaluation.compare import load_drafter
@@ -105,7 +106,10 @@ class _Measure:
 
     def _load(self, layer_ids: tuple[int, ...]) -> _LoadedSets:
         # In float32, whatever the training ran in: the target's answers decide what is right.
-        target = load_target(self._config.base.target, dtype=torch.float32)
+        base = self._config.base
+        target = load_target(
+            base.target, dtype=torch.float32, enable_thinking=base.data.enable_thinking
+        )
         prompts = {
             name: self._answered(target, name, held_out, layer_ids)
             for name, held_out in self._sets.items()
@@ -122,7 +126,8 @@ class _Measure:
             max_new_tokens=held_out.max_new_tokens,
             batch_size=batch_size,
         )
-        source = spread(read_documents(held_out.conversations), held_out.max_documents)
+        prompts = read_source(held_out.conversations, InputConfig(), needs_prompt=True)
+        source = spread(prompts, held_out.max_documents)
         destination = self._config.base.output / f"answers-{name}.jsonl"
         answered = regenerate_file(target, source, destination, settings)
         documents = [
@@ -131,6 +136,7 @@ class _Measure:
                 document,
                 end_ids=target.end_ids,
                 max_tokens=target.model.config.max_position_embeddings,
+                enable_thinking=target.enable_thinking,
             )
             for document in answered
         ]

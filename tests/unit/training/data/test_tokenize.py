@@ -90,12 +90,17 @@ def test_a_template_without_end_token_is_refused(tokenizer):
         )
 
 
-def test_a_template_that_rewrites_earlier_answers_is_refused(tokenizer):
+def test_a_template_that_rewrites_earlier_answers_trains_on_the_last_alone(tokenizer):
     template = (
         "{% for m in messages %}{{ m['role'] }}:"
         "{% if m['role'] == 'user' or loop.last %}{{ m['content'] }}{% endif %}<|im_end|>"
         "{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
     )
     messages = (USER, ASSISTANT, USER, ASSISTANT)
-    with pytest.raises(ConfigError, match="renders an earlier assistant turn differently"):
-        tokenized(with_template(tokenizer, template), Conversation(0, "other", messages, None))
+    document = tokenized(
+        with_template(tokenizer, template), Conversation(0, "other", messages, None)
+    )
+    assert tokenizer.decode(list(document.token_ids)) == (
+        "user:hi<|im_end|>assistant:<|im_end|>user:hi<|im_end|>assistant:yo<|im_end|>"
+    )
+    assert marked(tokenizer, document) == "yo<|im_end|>"

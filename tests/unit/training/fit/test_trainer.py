@@ -218,6 +218,25 @@ def test_a_run_of_other_settings_or_data_is_not_resumed(build):
         Trainer(config, data, Ranks())
 
 
+def test_a_run_saved_before_a_setting_existed_is_resumed_with_its_default(build, monkeypatch):
+    config = build()
+    trainer = fresh(config)
+    trainer.train_step()
+    dump = TrainConfig.model_dump
+
+    def old_dump(self, **options):
+        values = dump(self, **options)
+        del values["data"]["input"], values["data"]["enable_thinking"]
+        return values
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainConfig, "model_dump", old_dump)
+        trainer.save()
+    assert fresh(config).step == 1
+    with pytest.raises(ConfigError, match=r"differs in data\.input\.invalid\. Choose"):
+        fresh(build(data__input__invalid="skip"))
+
+
 def test_a_damaged_state_is_one_clear_error(build):
     config = build()
     trainer = fresh(config)
