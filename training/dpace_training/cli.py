@@ -11,7 +11,7 @@ from rich.logging import RichHandler
 
 from dpace_serve.config import load_config
 from dpace_serve.result_file import require_writable, write_json
-from dpace_training.config import EvaluationConfig, TrainConfig
+from dpace_training.config import TrainConfig
 from dpace_training.progress import STDERR
 
 app = typer.Typer(no_args_is_help=True)
@@ -84,17 +84,18 @@ def evaluate(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="KEY=VALUE: max_documents, max_new_tokens or batch_size."),
+        typer.Option("--set", help="KEY=VALUE, for example max_new_tokens or temperature."),
     ] = None,
 ) -> None:
-    """Measure greedy acceptance of drafters on the same prompts, without a server."""
+    """Measure acceptance of drafters on the same answers of the target, without a server."""
     from dpace_training.evaluation.compare import compare_drafters
+    from dpace_training.evaluation.config import ComparisonConfig
     from dpace_training.evaluation.report import evaluation_table
 
     _log_to_stderr()
     require_writable(json_file)
     overrides = [*(settings or []), f"conversations={json.dumps(str(prompts))}"]
-    config = load_config(EvaluationConfig, None, overrides)
+    config = load_config(ComparisonConfig, None, overrides)
     result = compare_drafters(target, drafter, config, answers=answers)
     Console().print(evaluation_table(result))
     write_json(json_file, result)

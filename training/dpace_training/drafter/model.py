@@ -12,6 +12,9 @@ Source:
     DFlash, arXiv 2602.06036.
 """
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -21,6 +24,7 @@ from dpace_serve.drafter.checkpoint import DrafterConfig
 from dpace_training.drafter.attention import block_attention, rotary_angles, rotate
 
 Angles = tuple[Tensor, Tensor]
+KeysAndValues = tuple[Tensor, Tensor]
 
 
 class RMSNorm(nn.Module):
@@ -54,19 +58,24 @@ class BlockAttention(nn.Module):
         self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
 
+    def read_context(
+        self, context: Float[Tensor, "documents tokens hidden"], context_angles: Angles
+    ) -> KeysAndValues:
+        """Keys, rotated, and values of the context; they depend on no block."""
+        keys = rotate(self.k_norm(self._heads(self.k_proj(context))), *context_angles)
+        return keys, self._heads(self.v_proj(context))
+
     def forward(
         self,
         hidden: Float[Tensor, "documents blocks block_size hidden"],
-        context: Float[Tensor, "documents tokens hidden"],
+        context: KeysAndValues,
         block_angles: Angles,
-        context_angles: Angles,
         is_hidden: Bool[Tensor, "documents blocks tokens"],
     ) -> Float[Tensor, "documents blocks block_size hidden"]:
         """Let block tokens look at their context and their own block."""
         attended = block_attention(
             rotate(self.q_norm(self._heads(self.q_proj(hidden))), *block_angles),
-            rotate(self.k_norm(self._heads(self.k_proj(context))), *context_angles),
-            self._heads(self.v_proj(context)),
+            *context,
             rotate(self.k_norm(self._heads(self.k_proj(hidden))), *block_angles),
             self._heads(self.v_proj(hidden)),
             is_hidden,
@@ -108,14 +117,13 @@ class DrafterLayer(nn.Module):
     def forward(
         self,
         hidden: Float[Tensor, "documents blocks block_size hidden"],
-        context: Float[Tensor, "documents tokens hidden"],
+        context: KeysAndValues,
         block_angles: Angles,
-        context_angles: Angles,
         is_hidden: Bool[Tensor, "documents blocks tokens"],
     ) -> Float[Tensor, "documents blocks block_size hidden"]:
         """Add attention, then the feed-forward part, to the residual stream."""
         hidden = hidden + self.self_attn(
-            self.input_layernorm(hidden), context, block_angles, context_angles, is_hidden
+            self.input_layernorm(hidden), context, block_angles, is_hidden
         )
         mapped: Tensor = self.mlp(self.post_attention_layernorm(hidden))
         return hidden + mapped
@@ -155,14 +163,41 @@ class BlockDrafter(nn.Module):
         is_hidden = context_positions >= anchors.unsqueeze(-1)
         # Filled before the projection, because 0 * NaN in its backward pass would still be NaN.
         taps = taps.masked_fill(is_hidden.all(dim=1).unsqueeze(-1), 0)
-        context = self.hidden_norm(self.fc(taps.to(self.fc.weight.dtype)))
+        return self.draft_blocks(self.read_context(taps), block_embeddings, anchors)
 
-        block_offsets = torch.arange(self.config.block_size, device=taps.device)
-        context_angles = self._angles(context_positions)
+    def read_context(
+        self, taps: Float[Tensor, "documents tokens taps_size"]
+    ) -> list[KeysAndValues]:
+        """Keys and values of the context in every layer, which all blocks of a document share.
+
+        Args:
+            taps: Target hidden states from position 0 on, finite; any floating dtype.
+        """
+        context = self.hidden_norm(self.fc(taps.to(self.fc.weight.dtype)))
+        angles = self._angles(torch.arange(taps.shape[1], device=taps.device))
+        layers = [cast(DrafterLayer, layer) for layer in self.layers]
+        return [layer.self_attn.read_context(context, angles) for layer in layers]
+
+    def draft_blocks(
+        self,
+        context: Sequence[KeysAndValues],
+        block_embeddings: Float[Tensor, "documents blocks block_size hidden"],
+        anchors: Int[Tensor, "documents blocks"],
+    ) -> Float[Tensor, "documents blocks block_size hidden"]:
+        """Last hidden states of all blocks; `forward` for a context that was read before.
+
+        Args:
+            context: From `read_context`; a block reads what stands before its anchor.
+            block_embeddings: Embedded anchors and mask tokens, from `embed_blocks`.
+            anchors: Position of each block's anchor in its document.
+        """
+        context_positions = torch.arange(context[0][0].shape[1], device=anchors.device)
+        is_hidden = context_positions >= anchors.unsqueeze(-1)
+        block_offsets = torch.arange(self.config.block_size, device=anchors.device)
         block_angles = self._angles(anchors.unsqueeze(-1) + block_offsets)
         hidden = block_embeddings
-        for layer in self.layers:
-            hidden = layer(hidden, context, block_angles, context_angles, is_hidden)
+        for layer, layer_context in zip(self.layers, context, strict=True):
+            hidden = layer(hidden, layer_context, block_angles, is_hidden)
         normed: Tensor = self.norm(hidden)
         return normed
 
