@@ -35,8 +35,9 @@ test-all: setup lint types imports ## the same with the slow tests
 	$(PYTEST) --timeout=1800 -m "not engine and not gpu"
 	$(PYTEST) --timeout=1800 -m "engine and not gpu"
 
-bench: setup ## time the bundled models, eager and compiled, batch 1 and 4
+bench: setup ## time the bundled models in the engine, and the replay of acceptance
 	$(BIN)/dpace bench
+	OMP_NUM_THREADS=1 $(BIN)/python -m dpace_training.bench.replay
 
 check: test ## the same as test
 

@@ -10,11 +10,14 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from dpace_serve.config import load_config
+from dpace_serve.drafter.finding import Finding
 from dpace_serve.result_file import require_writable, write_json
 from dpace_training.config import TrainConfig
 from dpace_training.progress import STDERR
 
 app = typer.Typer(no_args_is_help=True)
+
+DOCTOR_PROMPTS = 32
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file of the run.", metavar="CONFIG")]
 Overrides = Annotated[
@@ -68,6 +71,15 @@ def study(
     for held_out in settings.held_out:
         Console().print(study_table(result, held_out))
     write_json(json_file, result)
+
+
+def examine_by_replay(target: str, drafter: Path, prompts: Path) -> list[Finding]:
+    """`dpace doctor --replay`; arguments as in `dpace_training.evaluation.doctor`."""
+    from dpace_training.evaluation.config import ComparisonConfig
+    from dpace_training.evaluation.doctor import examine_by_replay as examine
+
+    config = ComparisonConfig(conversations=prompts, max_documents=DOCTOR_PROMPTS)
+    return examine(target, drafter, config)
 
 
 @app.command(name="eval")

@@ -58,8 +58,8 @@ def compare_drafters(
     sources = spread(read_documents(config.conversations), config.max_documents)
     target = load_target(target_folder, dtype=torch.float32)
     for folder, drafter in drafters.items():
-        _check_fit(folder, drafter, target)
-    documents = _answered(target, sources, config, answers)
+        require_fit(folder, drafter, target)
+    documents = answer_prompts(target, sources, config, answers)
     prompts: dict[tuple[int, ...], list[HeldOutPrompt]] = {}
     arms = []
     for folder, drafter in drafters.items():
@@ -98,9 +98,14 @@ def load_drafter(folder: Path) -> BlockDrafter:
     return drafter.requires_grad_(False).eval()
 
 
-def _answered(
+def answer_prompts(
     target: Target, sources: Sequence[Document], config: ComparisonConfig, answers: Path | None
 ) -> list[TokenizedConversation]:
+    """The target's answers to all prompts, as token ids.
+
+    Raises:
+        ConfigError: If `answers` holds answers to other prompts, or otherwise made.
+    """
     settings = RegenerateConfig(
         temperature=config.temperature,
         seed=config.seed,
@@ -123,7 +128,12 @@ def _answered(
     ]
 
 
-def _check_fit(folder: Path, drafter: BlockDrafter, target: Target) -> None:
+def require_fit(folder: Path, drafter: BlockDrafter, target: Target) -> None:
+    """Check that a drafter was made for a target of this shape.
+
+    Raises:
+        CheckpointError: With what differs.
+    """
     model, shape = target.model.config, drafter.config
     for what, found, expected in (
         ("hidden_size", shape.target_hidden_size, model.hidden_size),

@@ -1,5 +1,6 @@
 """A random target with so few tokens that a random drafter is often right by chance."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +11,16 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from dpace_serve.acceptance.request import SettledSteps
 from dpace_serve.drafter.checkpoint import DrafterConfig
+from dpace_training.config import TrainConfig
 from dpace_training.drafter.model import BlockDrafter
 from dpace_training.drafter.taps import recorded_taps
 from dpace_training.evaluation.decode import Decoded, decode
 from dpace_training.evaluation.replay import replay
 from dpace_training.evaluation.rollouts import Rollout
+from dpace_training.fit import run
 
-VOCAB, MASK, END = 6, 5, 4
+VOCAB, MASK = 6, 5
+LIMIT = 24
 LAYER_IDS = (0, 1, 2)
 
 
@@ -76,3 +80,33 @@ def make_pair() -> Pair:
 def prompts() -> list[Tensor]:
     generator = torch.Generator().manual_seed(2)
     return [torch.randint(4, (3 + i % 5,), generator=generator) for i in range(20)]
+
+
+@pytest.fixture(scope="session")
+def made(target_folder, tmp_path_factory):
+    """A drafter trained on exactly the prompts it is measured on, so it gets some right."""
+    folder = tmp_path_factory.mktemp("trained")
+    chats = [
+        {
+            "messages": [{"role": "user", "content": "say " + "x" * index}],
+            "workload": "json" if index % 2 else "csv",
+        }
+        for index in range(6)
+    ]
+    prompts = folder / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps(chat) + "\n" for chat in chats))
+    config = TrainConfig.model_validate(
+        {
+            "target": target_folder,
+            "output": folder / "dpace",
+            "data": {
+                "conversations": prompts,
+                "work": folder / "work",
+                "regenerate": {"max_new_tokens": LIMIT},
+            },
+            "drafter": {"num_hidden_layers": 1, "block_size": 4, "num_taps": 2},
+            "fit": {"epochs": 12, "batch_size": 6, "learning_rate": 1e-2, "allow_tail": True},
+            "evaluation": {"conversations": prompts, "every": 60, "max_new_tokens": LIMIT},
+        }
+    )
+    return config, run.train(config)

@@ -7,7 +7,6 @@ from typer.testing import CliRunner
 from dpace_serve.drafter import checkpoint
 from dpace_serve.errors import CheckpointError, ConfigError
 from dpace_training.cli import app
-from dpace_training.config import TrainConfig
 from dpace_training.data.prepare import prepare
 from dpace_training.data.tokenize import chat_prompt_ids
 from dpace_training.evaluation.compare import compare_drafters, load_drafter
@@ -18,36 +17,6 @@ from dpace_training.fit import run
 from dpace_training.fit.trainer import Trainer
 
 LIMIT = 24
-
-
-@pytest.fixture(scope="module")
-def made(target_folder, tmp_path_factory):
-    """A drafter trained on exactly the prompts it is measured on, so it gets some right."""
-    folder = tmp_path_factory.mktemp("trained")
-    chats = [
-        {
-            "messages": [{"role": "user", "content": "say " + "x" * index}],
-            "workload": "json" if index % 2 else "csv",
-        }
-        for index in range(6)
-    ]
-    prompts = folder / "prompts.jsonl"
-    prompts.write_text("".join(json.dumps(chat) + "\n" for chat in chats))
-    config = TrainConfig.model_validate(
-        {
-            "target": target_folder,
-            "output": folder / "dpace",
-            "data": {
-                "conversations": prompts,
-                "work": folder / "work",
-                "regenerate": {"max_new_tokens": LIMIT},
-            },
-            "drafter": {"num_hidden_layers": 1, "block_size": 4, "num_taps": 2},
-            "fit": {"epochs": 12, "batch_size": 6, "learning_rate": 1e-2, "allow_tail": True},
-            "evaluation": {"conversations": prompts, "every": 60, "max_new_tokens": LIMIT},
-        }
-    )
-    return config, run.train(config)
 
 
 def test_replay_counts_what_decoding_with_the_drafter_takes(made, target):
