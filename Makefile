@@ -35,9 +35,10 @@ test-all: setup lint types imports ## the same with the slow tests
 	$(PYTEST) --timeout=1800 -m "not engine and not gpu"
 	$(PYTEST) --timeout=1800 -m "engine and not gpu"
 
-bench: setup ## speed of the bundled models, time of a training step, memory of the loss
+bench: setup ## speed of the bundled models, time of a training step, memory of the loss, replay
 	$(BIN)/dpace bench
 	OMP_NUM_THREADS=1 $(BIN)/python -m dpace_training.bench.step_time
+	OMP_NUM_THREADS=1 $(BIN)/python -m dpace_training.bench.replay
 	$(BIN)/python -m dpace_training.bench.loss_memory
 
 check: test ## the same as test

@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dpace_serve.errors import DpaceError
+from dpace_serve.errors import ConfigError, DpaceError
 from dpace_serve.result_file import require_writable, write_json
+
+if TYPE_CHECKING:
+    from dpace_serve.drafter.finding import Finding
 
 TRAINING_NEEDS = (
     "dpace_training",
@@ -165,6 +168,16 @@ def serve(
 def doctor(
     target: Annotated[str, typer.Option(help="Folder or hub name of the target model.")],
     drafter: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the drafter.")],
+    num_draft_tokens: Annotated[
+        int | None, typer.Option(help="Draft tokens per step that the engine is asked for.")
+    ] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PROMPTS",
+            help="Measure too, on the target's answers (needs dpace-serve[train]).",
+        ),
+    ] = None,
     json_file: JsonOption = None,
 ) -> None:
     """Check that a drafter fits its target.
@@ -173,9 +186,16 @@ def doctor(
     """
     _log_to_stderr()
     require_writable(json_file)
+    if replay is not None and not _can_train():
+        raise ConfigError(
+            "--replay runs the models, and what it needs is not installed. "
+            "Install it: pip install 'dpace-serve[train]'."
+        )
     from dpace_serve.drafter.doctor import examine
 
-    findings = examine(target, drafter)
+    findings = examine(target, drafter, num_draft_tokens)
+    if replay is not None:
+        findings += _replayed(target, drafter, replay, is_fit=all(f.ok for f in findings))
     for finding in findings:
         word = "note" if finding.is_note else "ok" if finding.ok else "FAIL"
         typer.echo(f"{word:4}  {finding.check}: {finding.line()}")
@@ -206,8 +226,23 @@ def export(
     typer.echo(f"{output}: drafter in the {layout} layout")
 
 
+def _replayed(target: str, drafter: Path, prompts: Path, *, is_fit: bool) -> "list[Finding]":
+    from dpace_serve.drafter.finding import Finding
+
+    if not is_fit:
+        message = "left out, because a check failed."
+        return [Finding("replay", ok=True, message=message, cure="Correct that and look again.")]
+    from dpace_training.cli import examine_by_replay
+
+    return examine_by_replay(target, drafter, prompts)
+
+
+def _can_train() -> bool:
+    return all(find_spec(name) is not None for name in TRAINING_NEEDS)
+
+
 def _mount_training() -> None:
-    if all(find_spec(name) is not None for name in TRAINING_NEEDS):
+    if _can_train():
         from dpace_training.cli import app as training_app
 
         app.registered_commands.extend(training_app.registered_commands)

@@ -1,40 +1,25 @@
 """Named checks of a drafter against its target, before any engine is started."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from dpace_serve.drafter.checkpoint import DrafterConfig, validate
-from dpace_serve.drafter.sliding import SlidingAttention
-from dpace_serve.drafter.target import (
-    TargetFacts,
-    find_target_folder,
-    ordinary_token,
-    read_target,
+from dpace_serve.drafter.conventions import (
+    check_chat_template,
+    check_dtype,
+    check_head,
+    check_layer_convention,
+    check_mask_token,
+    check_rotation,
 )
+from dpace_serve.drafter.finding import Finding
+from dpace_serve.drafter.sliding import SlidingAttention
+from dpace_serve.drafter.target import TargetFacts, find_target_folder, read_target
 from dpace_serve.errors import CheckpointError
+
+__all__ = ["Finding", "examine", "require_servable"]
 
 _MIN_CPU_HEAD_DIM = 32
 _OTHER_PAIR = "Give the target this drafter was trained for, or retrain it."
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check's outcome; `ok` with a cure is a note: it serves, but look at it."""
-
-    check: str
-    ok: bool
-    message: str
-    cure: str = ""
-    """What to do; empty where nothing is, or where the message already says it."""
-
-    @property
-    def is_note(self) -> bool:
-        """Whether this stops nothing, yet deserves a look."""
-        return self.ok and bool(self.cure)
-
-    def line(self) -> str:
-        """Message and cure as one line."""
-        return f"{self.message} {self.cure}".strip()
 
 
 def examine(
@@ -64,9 +49,13 @@ def examine(
                 "vocabulary", "the drafter's vocab_size", config.vocab_size, facts.vocab_size
             ),
             _check_layers(config, facts),
-            _check_mask_token(config, facts, folder),
-            _check_rotation(config, facts),
+            check_mask_token(config, facts, folder),
+            check_rotation(config, facts),
+            check_head(facts, folder),
+            check_chat_template(folder),
+            check_dtype(drafter_dir, facts),
         ]
+    findings.append(check_layer_convention(config))
     findings.append(_check_draft_length(config, num_draft_tokens))
     findings.append(_check_head_dim(config))
     if config.sliding is not None:
@@ -139,37 +128,6 @@ def _check_layers(config: DrafterConfig, target: TargetFacts) -> Finding:
         )
         return Finding(check, ok=False, message=message, cure=_OTHER_PAIR)
     return _check_equal(check, "num_target_layers", config.num_target_layers, num_layers)
-
-
-def _check_mask_token(config: DrafterConfig, target: TargetFacts, folder: Path) -> Finding:
-    check, mask = "mask token", config.mask_token_id
-    cure = "Write the mask token the drafter was trained with into dflash_config."
-    if mask >= target.vocab_size:
-        message = f"mask_token_id must be below the target's {target.vocab_size}, got {mask}."
-        return Finding(check, ok=False, message=message, cure=cure)
-    if mask in target.eos_token_ids:
-        message = f"mask_token_id must not be the target's end of text, got {mask}."
-        return Finding(check, ok=False, message=message, cure=cure)
-    if not (folder / "tokenizer.json").exists():
-        message = f"mask_token_id {mask} could not be compared: the target has no tokenizer.json."
-        return Finding(check, ok=True, message=message, cure="Make sure that no text produces it.")
-    try:
-        text = ordinary_token(folder, mask)
-    except CheckpointError as error:
-        return Finding(check, ok=False, message=str(error))
-    if text is not None:
-        message = f"mask_token_id must be an unused or special token, {mask} is {text!r}."
-        return Finding(check, ok=False, message=message, cure=cure)
-    return Finding(check, ok=True, message=f"mask_token_id {mask} is unused or special.")
-
-
-def _check_rotation(config: DrafterConfig, target: TargetFacts) -> Finding:
-    check = "rotation"
-    if target.rope_theta is None or target.rope_theta == config.rope_theta:
-        return Finding(check, ok=True, message=f"rope_theta is {config.rope_theta:g}.")
-    message = f"rope_theta is {config.rope_theta:g}, the target's is {target.rope_theta:g}."
-    cure = "Good if the drafter was trained so: the drafter's own value counts."
-    return Finding(check, ok=True, message=message, cure=cure)
 
 
 def _check_draft_length(config: DrafterConfig, asked: int | None) -> Finding:

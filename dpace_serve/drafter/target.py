@@ -21,6 +21,14 @@ class TargetFacts:
     rope_theta: float | None
     """None where the target has several or gives none."""
     eos_token_ids: frozenset[int]
+    rope_type: str
+    """How positions are scaled; `default` is not at all."""
+    partial_rotary_factor: float
+    """Share of each head that is rotated."""
+    ties_head: bool
+    """Whether the embedding may be the head too; only an explicit `false` rules it out."""
+    dtype: str | None
+    """Number format of the weights, where the configuration says it."""
 
 
 def find_target_folder(target: str | Path) -> Path | None:
@@ -53,38 +61,23 @@ def read_target(folder: Path) -> TargetFacts:
     values = read_json(path)
     generation = folder / "generation_config.json"
     places = [values, read_json(generation) if generation.exists() else {}]
-    text = values.get("text_config")
+    whole, text = values, values.get("text_config")
     if isinstance(text, dict):
         values = text
         places.append(text)
+    rope = _rope(values)
+    share = rope.get("partial_rotary_factor", values.get("partial_rotary_factor"))
     return TargetFacts(
         hidden_size=_size(path, values, "hidden_size"),
         num_hidden_layers=_size(path, values, "num_hidden_layers"),
         vocab_size=_size(path, values, "vocab_size"),
         rope_theta=_rope_theta(values),
         eos_token_ids=frozenset().union(*(_token_ids(place) for place in places)),
+        rope_type=str(rope.get("rope_type") or rope.get("type") or "default"),
+        partial_rotary_factor=float(share) if isinstance(share, int | float) else 1.0,
+        ties_head=False not in (place.get("tie_word_embeddings") for place in (values, whole)),
+        dtype=_dtype(values) or _dtype(whole),
     )
-
-
-def ordinary_token(folder: Path, token_id: int) -> str | None:
-    """The text of a token that ordinary text can produce; None for unused and added ones.
-
-    Raises:
-        CheckpointError: If `tokenizer.json` is missing or not a tokenizer.
-    """
-    path = folder / "tokenizer.json"
-    tokenizer = read_json(path)
-    added, model = tokenizer.get("added_tokens") or [], tokenizer.get("model")
-    if not isinstance(added, list) or not isinstance(model, dict):
-        raise CheckpointError(f"{path}: not a tokenizer. Copy the target again.")
-    if any(isinstance(token, dict) and token.get("id") == token_id for token in added):
-        return None
-    vocabulary = model.get("vocab")
-    if isinstance(vocabulary, dict):
-        return next((text for text, number in vocabulary.items() if number == token_id), None)
-    if isinstance(vocabulary, list):  # unigram models list [text, score] in the order of ids
-        return str(vocabulary[token_id][0]) if token_id < len(vocabulary) else None
-    raise CheckpointError(f"{path}: holds no vocabulary. Copy the target again.")
 
 
 def _cached_folder(name: str) -> Path | None:
@@ -109,11 +102,24 @@ def _size(path: Path, values: Mapping[str, Any], key: str) -> int:
     return size
 
 
+def _rope(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Rotary parameters under their present or their former name."""
+    for key in ("rope_parameters", "rope_scaling"):
+        parameters = values.get(key)
+        if isinstance(parameters, dict):
+            return parameters
+    return {}
+
+
 def _rope_theta(values: Mapping[str, Any]) -> float | None:
-    parameters = values.get("rope_parameters")
-    nested = parameters.get("rope_theta") if isinstance(parameters, dict) else None
+    nested = _rope(values).get("rope_theta")
     theta = values.get("rope_theta") if nested is None else nested
     return float(theta) if isinstance(theta, int | float) else None
+
+
+def _dtype(values: Mapping[str, Any]) -> str | None:
+    dtype = values.get("dtype", values.get("torch_dtype"))
+    return dtype if isinstance(dtype, str) else None
 
 
 def _token_ids(values: Mapping[str, Any]) -> frozenset[int]:

@@ -156,7 +156,7 @@ def test_the_doctor_prints_each_check_and_writes_them(capsys, monkeypatch, tmp_p
         Finding("hidden size", ok=True, message="128 in both"),
         Finding("rotation", ok=True, message="differs a little.", cure="Look at it."),
     ]
-    monkeypatch.setattr(doctor, "examine", lambda target, drafter: findings)
+    monkeypatch.setattr(doctor, "examine", lambda target, drafter, num_draft_tokens: findings)
     file = tmp_path / "out.json"
     assert dpace("doctor", "--target", "t", "--drafter", "d", "--json", str(file)) == 0
     assert capsys.readouterr().out == (

@@ -10,11 +10,14 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from dpace_serve.config import load_config
+from dpace_serve.drafter.finding import Finding
 from dpace_serve.result_file import require_writable, write_json
-from dpace_training.config import EvaluationConfig, TrainConfig
+from dpace_training.config import TrainConfig
 from dpace_training.progress import STDERR
 
 app = typer.Typer(no_args_is_help=True)
+
+DOCTOR_PROMPTS = 32
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file of the run.", metavar="CONFIG")]
 Overrides = Annotated[
@@ -88,6 +91,15 @@ def study(
     typer.echo(str(write_study_figures(result, settings.base.output, json_file)))
 
 
+def examine_by_replay(target: str, drafter: Path, prompts: Path) -> list[Finding]:
+    """`dpace doctor --replay`; arguments as in `dpace_training.evaluation.doctor`."""
+    from dpace_training.evaluation.config import ComparisonConfig
+    from dpace_training.evaluation.doctor import examine_by_replay as examine
+
+    config = ComparisonConfig(conversations=prompts, max_documents=DOCTOR_PROMPTS)
+    return examine(target, drafter, config)
+
+
 @app.command(name="eval")
 def evaluate(
     target: Annotated[Path, typer.Option(help="Folder of the target.")],
@@ -102,17 +114,18 @@ def evaluate(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="KEY=VALUE: max_documents, max_new_tokens, batch_size, input."),
+        typer.Option("--set", help="KEY=VALUE, for example max_new_tokens or temperature."),
     ] = None,
 ) -> None:
-    """Measure greedy acceptance of drafters on the same prompts, without a server."""
+    """Measure acceptance of drafters on the same answers of the target, without a server."""
     from dpace_training.evaluation.compare import compare_drafters
+    from dpace_training.evaluation.config import ComparisonConfig
     from dpace_training.evaluation.report import evaluation_table
 
     _log_to_stderr()
     require_writable(json_file)
     overrides = [*(settings or []), f"conversations={json.dumps(str(prompts))}"]
-    config = load_config(EvaluationConfig, None, overrides)
+    config = load_config(ComparisonConfig, None, overrides)
     result = compare_drafters(target, drafter, config, answers=answers)
     Console().print(evaluation_table(result))
     write_json(json_file, result)

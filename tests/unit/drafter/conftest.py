@@ -106,6 +106,12 @@ class TargetFolder:
         ]
         tokenizer = {"model": {"type": "BPE", "vocab": vocabulary}, "added_tokens": added}
         (path / "tokenizer.json").write_text(json.dumps(tokenizer))
+        self.set_template(
+            "{% for message in messages %}<|turn|>{{ message['content'] }}{% endfor %}"
+        )
+
+    def set_template(self, text: str) -> None:
+        (self.path / "chat_template.jinja").write_text(text)
 
     def set_config(self, **changes: Any) -> None:
         values: dict[str, Any] = {

@@ -1,7 +1,10 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from dpace_serve.demo import bundle
 from dpace_serve.drafter.doctor import examine, require_servable
 from dpace_serve.errors import CheckpointError
 
@@ -13,6 +16,10 @@ CHECKS = [
     "target layers",
     "mask token",
     "rotation",
+    "head",
+    "chat template",
+    "number format",
+    "layer convention",
     "draft length",
     "head size",
 ]
@@ -92,6 +99,7 @@ def test_a_multimodal_target_is_read_through_its_text_part(target, drafter):
     [
         (0, "must not be the target's end of text"),
         (4, "must be an unused or special token, 4 is 'a'"),
+        (2, "must not stand in texts, the chat template writes 2, '<|turn|>'"),
     ],
 )
 def test_a_mask_token_that_text_contains_is_found(target, drafter, mask, reason):
@@ -134,6 +142,129 @@ def test_no_draft_at_all_is_refused(target, drafter):
 def test_a_shorter_draft_is_a_note(target, drafter):
     line = notes(target.path, drafter.path, 3)["draft length"]
     assert line.startswith("3 draft tokens, although the drafter was trained for 7.")
+
+
+@pytest.mark.parametrize("declared", ["<|pad|>", {"content": "<|pad|>"}])
+def test_another_mask_token_of_the_tokenizer_is_a_note(target, drafter, declared):
+    settings = target.path / "tokenizer_config.json"
+    settings.write_text(json.dumps({"mask_token": declared}))
+    line = notes(target.path, drafter.path)["mask token"]
+    assert line.startswith("mask_token_id is 3, the tokenizer's own mask token is 1.")
+    drafter.set_dflash(mask_token_id=1)
+    assert notes(target.path, drafter.path) == {}
+
+
+@pytest.mark.parametrize(("offset", "habit"), [(1, "from the embedding"), (-1, "leaves out")])
+def test_layer_ids_counted_another_way_are_a_note(target, drafter, offset, habit):
+    # 8 layers, 2 taps: the usual ids are 1 and 5.
+    drafter.set_dflash(target_layer_ids=[1 + offset, 5 + offset])
+    line = notes(target.path, drafter.path)["layer convention"]
+    assert f"the usual [1, 5] {offset:+d}" in line
+    assert habit in line
+    assert "write [1, 5]" in line
+
+
+def test_layer_ids_chosen_otherwise_are_no_note(target, drafter):
+    drafter.set_dflash(target_layer_ids=[2, 5])
+    assert notes(target.path, drafter.path) == {}
+
+
+def test_scaled_positions_of_the_target_are_a_note(target, drafter):
+    target.set_config(rope_parameters={"rope_theta": 10000.0, "rope_type": "yarn", "factor": 4.0})
+    line = notes(target.path, drafter.path)["rotation"]
+    assert "its scaling is default, the target's is yarn" in line
+
+
+def test_a_former_name_of_scaled_positions_is_understood(target, drafter):
+    target.set_config(
+        rope_parameters=None, rope_theta=10000.0, rope_scaling={"type": "linear", "factor": 2}
+    )
+    assert "the target's is linear" in notes(target.path, drafter.path)["rotation"]
+
+
+@pytest.mark.parametrize("place", ["rope_parameters", None])
+def test_a_target_that_rotates_a_part_of_its_heads_is_a_note(target, drafter, place):
+    rope = {"rope_theta": 10000.0, "partial_rotary_factor": 0.25}
+    target.set_config(**({place: rope} if place else {"partial_rotary_factor": 0.25}))
+    line = notes(target.path, drafter.path)["rotation"]
+    assert "it rotates 100 % of a head, the target 25 %" in line
+
+
+def test_a_drafter_that_rotates_as_its_target_does_is_no_note(target, drafter):
+    rope = {"rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+    target.set_config(rope_parameters=rope)
+    drafter.set_config(partial_rotary_factor=0.5)
+    assert notes(target.path, drafter.path) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"is_causal": True}, "is_causal must be false"),
+        ({"draft_vocab_size": 64}, "draft_vocab_size must equal vocab_size"),
+    ],
+)
+def test_another_computation_is_refused_by_its_key(target, drafter, changes, words):
+    drafter.set_config(**changes)
+    assert words in failures(target, drafter)["drafter files"]
+
+
+def test_a_causal_block_is_refused_by_its_key(target, drafter):
+    drafter.set_dflash(causal=True)
+    assert "dflash_config.causal must be false" in failures(target, drafter)["drafter files"]
+
+
+def test_a_target_that_lost_its_head_is_found(target, drafter, tensors):
+    target.set_config(tie_word_embeddings=False)
+    assert notes(target.path, drafter.path) == {}  # no weights here: nothing to compare
+    embedding = {"model.embed_tokens.weight": torch.zeros(4, 2)}
+    save_file(embedding, target.path / "model.safetensors")
+    assert "hold no lm_head.weight" in failures(target, drafter)["head"]
+    save_file(embedding | {"lm_head.weight": torch.zeros(4, 2)}, target.path / "model.safetensors")
+    assert notes(target.path, drafter.path) == {}
+
+
+def test_an_index_names_the_head_where_its_shard_is_not_there(target, drafter):
+    target.set_config(tie_word_embeddings=False)
+    index = target.path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"lm_head.weight": "model-2.safetensors"}}))
+    assert notes(target.path, drafter.path) == {}
+    index.write_text(json.dumps({"weight_map": {"model.norm.weight": "model-2.safetensors"}}))
+    assert "hold no lm_head.weight" in failures(target, drafter)["head"]
+
+
+def test_a_template_with_a_thinking_mode_is_a_note(target, drafter):
+    target.set_template("{% if enable_thinking %}<think>{% endif %}")
+    line = notes(target.path, drafter.path)["chat template"]
+    assert "thinking mode (enable_thinking). Serve it as in training" in line
+
+
+def test_templates_inside_the_tokenizer_config_are_read(target, drafter):
+    (target.path / "chat_template.jinja").unlink()
+    settings = target.path / "tokenizer_config.json"
+    settings.write_text(json.dumps({"chat_template": "{{ enable_thinking }}"}))
+    assert "thinking mode" in notes(target.path, drafter.path)["chat template"]
+    named = [{"name": "default", "template": "x"}, {"name": "tool_use", "template": "y"}]
+    settings.write_text(json.dumps({"chat_template": named}))
+    assert notes(target.path, drafter.path) == {}
+
+
+def test_a_target_without_chat_template_is_a_note(target, drafter):
+    (target.path / "chat_template.jinja").unlink()
+    assert "no chat template" in notes(target.path, drafter.path)["chat template"]
+
+
+def test_another_number_format_than_the_target_is_a_note(target, drafter, tensors):
+    target.set_config(dtype="bfloat16")
+    assert notes(target.path, drafter.path) == {}
+    drafter.save({name: tensor.half() for name, tensor in tensors.items()})
+    line = notes(target.path, drafter.path)["number format"]
+    assert line.startswith("the drafter's weights are float16, the target's bfloat16.")
+
+
+@pytest.mark.parametrize("name", ["dpace", "dflash"])
+def test_the_bundled_drafters_pass_without_a_note(name):
+    assert notes(bundle.target_folder(), bundle.drafter_folder(name)) == {}
 
 
 def test_another_rotation_is_only_a_note(target, drafter):

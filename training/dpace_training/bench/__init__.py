@@ -1,1 +1,1 @@
-"""Benchmarks of the training half; `make bench` runs them."""
+"""Benchmarks of the training package, each with its own command; `make bench` runs them."""

@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalL
 
 from dpace_serve.config import load_config
 from dpace_serve.demo.bundle import drafter_folder, prompts_file, target_folder
-from dpace_training.config import EvaluationConfig, TrainConfig
+from dpace_training.config import TrainConfig
 from dpace_training.data.target_model import load_target
 from dpace_training.demo.corpus import library_texts, tasks
 from dpace_training.demo.measure import measure_target
@@ -35,6 +35,7 @@ from dpace_training.demo.tables import RESULTS, update_tables
 from dpace_training.demo.target import TargetConfig, train_target
 from dpace_training.demo.tokenizer import train_tokenizer
 from dpace_training.evaluation.compare import compare_drafters
+from dpace_training.evaluation.config import ComparisonConfig
 from dpace_training.fit.run import train
 
 WORK = Path("work/demo")
@@ -158,7 +159,7 @@ def compare(result: Path) -> None:
     """Write the acceptance of all drafters on the same held-out prompts."""
     if result.exists():
         return
-    prompts = EvaluationConfig(
+    prompts = ComparisonConfig(
         conversations=WORK / "comparison.jsonl", max_new_tokens=96, batch_size=64
     )
     drafters = [

@@ -12,6 +12,9 @@ Source:
     DFlash, arXiv 2602.06036.
 """
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -25,6 +28,8 @@ from dpace_training.drafter.attention import (
     sliding_mask,
 )
 from dpace_training.drafter.rotary import Angles, RotaryPositions, rotate
+
+KeysAndValues = tuple[Tensor, Tensor]
 
 
 class RMSNorm(nn.Module):
@@ -58,19 +63,24 @@ class BlockAttention(nn.Module):
         self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
 
+    def read_context(
+        self, context: Float[Tensor, "documents tokens hidden"], context_angles: Angles
+    ) -> KeysAndValues:
+        """Keys, rotated, and values of the context; they depend on no block."""
+        keys = rotate(self.k_norm(self._heads(self.k_proj(context))), *context_angles)
+        return keys, self._heads(self.v_proj(context))
+
     def forward(
         self,
         hidden: Float[Tensor, "documents blocks block_size hidden"],
-        context: Float[Tensor, "documents tokens hidden"],
+        context: KeysAndValues,
         block_angles: Angles,
-        context_angles: Angles,
         mask: BlockMask,
     ) -> Float[Tensor, "documents blocks block_size hidden"]:
         """Let block tokens look at their context and their own block."""
         attended = block_attention(
             rotate(self.q_norm(self._heads(self.q_proj(hidden))), *block_angles),
-            rotate(self.k_norm(self._heads(self.k_proj(context))), *context_angles),
-            self._heads(self.v_proj(context)),
+            *context,
             rotate(self.k_norm(self._heads(self.k_proj(hidden))), *block_angles),
             self._heads(self.v_proj(hidden)),
             mask,
@@ -109,18 +119,21 @@ class DrafterLayer(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
+    def read_context(
+        self, context: Float[Tensor, "documents tokens hidden"], context_angles: Angles
+    ) -> KeysAndValues:
+        """Keys, rotated, and values of the context in this layer."""
+        return self.self_attn.read_context(context, context_angles)
+
     def forward(
         self,
         hidden: Float[Tensor, "documents blocks block_size hidden"],
-        context: Float[Tensor, "documents tokens hidden"],
+        context: KeysAndValues,
         block_angles: Angles,
-        context_angles: Angles,
         mask: BlockMask,
     ) -> Float[Tensor, "documents blocks block_size hidden"]:
         """Add attention, then the feed-forward part, to the residual stream."""
-        hidden = hidden + self.self_attn(
-            self.input_layernorm(hidden), context, block_angles, context_angles, mask
-        )
+        hidden = hidden + self.self_attn(self.input_layernorm(hidden), context, block_angles, mask)
         mapped: Tensor = self.mlp(self.post_attention_layernorm(hidden))
         return hidden + mapped
 
@@ -157,18 +170,43 @@ class BlockDrafter(nn.Module):
             anchors: Position of each block's anchor in its document.
         """
         taps = taps[:, : int(anchors.max()) if anchors.numel() else 0]
-        masks = self._masks(anchors, taps.shape[1])
         # Filled before the projection, because 0 * NaN in its backward pass would still be NaN.
         is_unseen = full_mask(anchors, taps.shape[1]).context.squeeze(2).all(dim=1)
         taps = taps.masked_fill(is_unseen.unsqueeze(-1), 0)
-        context = self.hidden_norm(self.fc(taps.to(self.fc.weight.dtype)))
+        return self.draft_blocks(self.read_context(taps), block_embeddings, anchors)
 
-        block_offsets = torch.arange(self.config.block_size, device=taps.device)
-        context_angles = self._rotary.angles(torch.arange(taps.shape[1], device=taps.device))
+    def read_context(
+        self, taps: Float[Tensor, "documents tokens taps_size"]
+    ) -> list[KeysAndValues]:
+        """Keys and values of the context in every layer, which all blocks of a document share.
+
+        Args:
+            taps: Target hidden states from position 0 on, finite; any floating dtype.
+        """
+        context = self.hidden_norm(self.fc(taps.to(self.fc.weight.dtype)))
+        angles = self._rotary.angles(torch.arange(taps.shape[1], device=taps.device))
+        layers = [cast(DrafterLayer, layer) for layer in self.layers]
+        return [layer.read_context(context, angles) for layer in layers]
+
+    def draft_blocks(
+        self,
+        context: Sequence[KeysAndValues],
+        block_embeddings: Float[Tensor, "documents blocks block_size hidden"],
+        anchors: Int[Tensor, "documents blocks"],
+    ) -> Float[Tensor, "documents blocks block_size hidden"]:
+        """Last hidden states of all blocks; `forward` for a context that was read before.
+
+        Args:
+            context: From `read_context`; a block reads what stands before its anchor.
+            block_embeddings: Embedded anchors and mask tokens, from `embed_blocks`.
+            anchors: Position of each block's anchor in its document.
+        """
+        masks = self._masks(anchors, context[0][0].shape[1])
+        block_offsets = torch.arange(self.config.block_size, device=anchors.device)
         block_angles = self._rotary.angles(anchors.unsqueeze(-1) + block_offsets)
         hidden = block_embeddings
-        for layer, mask in zip(self.layers, masks, strict=True):
-            hidden = layer(hidden, context, block_angles, context_angles, mask)
+        for layer, layer_context, mask in zip(self.layers, context, masks, strict=True):
+            hidden = layer(hidden, layer_context, block_angles, mask)
         normed: Tensor = self.norm(hidden)
         return normed
 

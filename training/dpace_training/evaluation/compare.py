@@ -1,6 +1,7 @@
 """`dpace eval`: several drafters on the same prompts, answered by the target beforehand."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 
 from dpace_serve.drafter import checkpoint
 from dpace_serve.errors import CheckpointError, ConfigError
-from dpace_training.config import EvaluationConfig, RegenerateConfig
+from dpace_training.config import RegenerateConfig
 from dpace_training.data.answers import answer_documents
 from dpace_training.data.conversations import Document, spread
 from dpace_training.data.regenerate import regenerate_file
@@ -16,23 +17,29 @@ from dpace_training.data.sources import read_source
 from dpace_training.data.target_model import Target, load_target
 from dpace_training.data.tokenize import TokenizedConversation, tokenize_document
 from dpace_training.drafter.model import BlockDrafter
-from dpace_training.evaluation.held_out import HeldOutPrompt, held_out_prompts, measure_acceptance
+from dpace_training.evaluation.config import ComparisonConfig
+from dpace_training.evaluation.held_out import (
+    HeldOutPrompt,
+    held_out_prompts,
+    measure_acceptance,
+    measure_leading_runs,
+)
 from dpace_training.evaluation.report import evaluation_result
 
 
 def compare_drafters(
     target_folder: Path,
     drafter_folders: Sequence[Path],
-    config: EvaluationConfig,
+    config: ComparisonConfig,
     *,
     answers: Path | None,
 ) -> dict[str, Any]:
-    """Measure greedy acceptance of drafters in float32 on the same prompts.
+    """Measure acceptance of drafters in float32 on the same answers of the target.
 
     Args:
         target_folder: Folder of the target.
         drafter_folders: Folders of drafters; their names are the names in the result.
-        config: Prompts, how many, and how long answers may be.
+        config: Prompts, how many, and how the target answers them.
         answers: JSONL file that keeps the target's answers, so that a run that was cut goes on
             and the next one finds them; none keeps none.
 
@@ -56,8 +63,8 @@ def compare_drafters(
         target_folder, dtype=torch.float32, enable_thinking=_enable_thinking(drafters)
     )
     for folder, drafter in drafters.items():
-        _check_fit(folder, drafter, target)
-    documents = _answered(target, sources, config, answers)
+        require_fit(folder, drafter, target)
+    documents = answer_prompts(target, sources, config, answers)
     prompts: dict[tuple[int, ...], list[HeldOutPrompt]] = {}
     arms = []
     for folder, drafter in drafters.items():
@@ -66,17 +73,22 @@ def compare_drafters(
             prompts[layer_ids] = held_out_prompts(
                 target, documents, layer_ids, batch_size=config.batch_size
             )
-        arms.append(
-            measure_acceptance(
-                folder.resolve().name,
-                drafter,
-                prompts[layer_ids],
-                embedding=target.model.get_input_embeddings().weight,
-                head=target.model.get_output_embeddings().weight,
-            )
-        )
+        name, answered = folder.resolve().name, prompts[layer_ids]
+        embedding = target.model.get_input_embeddings().weight
+        head = target.model.get_output_embeddings().weight
+        arm = measure_acceptance(name, drafter, answered, embedding=embedding, head=head)
+        if config.all_anchors:
+            runs = measure_leading_runs(name, drafter, answered, embedding=embedding, head=head)
+            arm = replace(arm, leading_runs=runs)
+        arms.append(arm)
     block_size = max(drafter.config.block_size for drafter in drafters.values())
-    return evaluation_result(target_folder.resolve().name, block_size, arms)
+    return evaluation_result(
+        target_folder.resolve().name,
+        block_size,
+        arms,
+        temperature=config.temperature,
+        seed=config.seed,
+    )
 
 
 def load_drafter(folder: Path) -> BlockDrafter:
@@ -91,15 +103,25 @@ def load_drafter(folder: Path) -> BlockDrafter:
     return drafter.requires_grad_(False).eval()
 
 
-def _answered(
-    target: Target, sources: Sequence[Document], config: EvaluationConfig, answers: Path | None
+def answer_prompts(
+    target: Target, sources: Sequence[Document], config: ComparisonConfig, answers: Path | None
 ) -> list[TokenizedConversation]:
-    greedy = RegenerateConfig(max_new_tokens=config.max_new_tokens, batch_size=config.batch_size)
+    """The target's answers to all prompts, as token ids.
+
+    Raises:
+        ConfigError: If `answers` holds answers to other prompts, or otherwise made.
+    """
+    settings = RegenerateConfig(
+        temperature=config.temperature,
+        seed=config.seed,
+        max_new_tokens=config.max_new_tokens,
+        batch_size=config.batch_size,
+    )
     if answers is None:
-        answered = answer_documents(target, sources, greedy, description="answers of the target")
+        answered = answer_documents(target, sources, settings, description="answers of the target")
     else:
         answers.parent.mkdir(parents=True, exist_ok=True)
-        answered = regenerate_file(target, sources, answers, greedy)
+        answered = regenerate_file(target, sources, answers, settings)
     return [
         tokenize_document(
             target.tokenizer,
@@ -123,7 +145,12 @@ def _enable_thinking(drafters: Mapping[Path, BlockDrafter]) -> bool | None:
     return next(iter(told.values()))
 
 
-def _check_fit(folder: Path, drafter: BlockDrafter, target: Target) -> None:
+def require_fit(folder: Path, drafter: BlockDrafter, target: Target) -> None:
+    """Check that a drafter was made for a target of this shape.
+
+    Raises:
+        CheckpointError: With what differs.
+    """
     model, shape = target.model.config, drafter.config
     for what, found, expected in (
         ("hidden_size", shape.target_hidden_size, model.hidden_size),

@@ -1,22 +1,27 @@
-"""Acceptance of a drafter on held-out prompts that the target has answered greedily."""
+"""Acceptance of a drafter on held-out prompts that the target has answered, all in float32."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from dpace_serve.acceptance.counts import AcceptanceCounts
 from dpace_serve.acceptance.moments import AcceptanceMoments
-from dpace_training.data.hidden_states import FeatureSource, RecomputedFeatures
+from dpace_training.data.hidden_states import FeatureSource
 from dpace_training.data.target_model import Target
 from dpace_training.data.tokenize import TokenizedConversation
 from dpace_training.drafter.model import BlockDrafter
-from dpace_training.evaluation.replay import Rollout, replay
+from dpace_training.drafter.taps import recorded_taps
+from dpace_training.evaluation.all_anchors import LeadingRuns, leading_runs
+from dpace_training.evaluation.replay import replay
+from dpace_training.evaluation.rollouts import Rollout, batches_by_length
 from dpace_training.progress import progress_bar
 
-BLOCKS_PER_CHUNK = 256
+MIN_FILL = 0.9
+"""A batch of documents is read with at most a tenth of padding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +36,15 @@ class HeldOutPrompt:
 class ArmAcceptance:
     """What one drafter did on each prompt; all tuples run over the same prompts.
 
-    `pairs` are (accepted draft tokens, verification steps).
+    `pairs` are (accepted draft tokens, verification steps). `leading_runs` are the drafts after
+    every token, where they were asked for.
     """
 
     name: str
     workloads: tuple[str, ...]
     pairs: tuple[tuple[int, int], ...]
     counts: tuple[AcceptanceCounts, ...]
+    leading_runs: tuple[LeadingRuns, ...] | None = None
 
     @property
     def total(self) -> AcceptanceCounts:
@@ -57,6 +64,9 @@ class ArmAcceptance:
             workloads=tuple(self.workloads[i] for i in kept),
             pairs=tuple(self.pairs[i] for i in kept),
             counts=tuple(self.counts[i] for i in kept),
+            leading_runs=(
+                None if self.leading_runs is None else tuple(self.leading_runs[i] for i in kept)
+            ),
         )
 
 
@@ -71,12 +81,15 @@ def held_out_prompts(
 
     Args:
         target: Model that answered.
-        documents: Prompts with the target's greedy answers.
+        documents: Prompts with the target's own answers.
         layer_ids: Layers that the drafter taps.
         batch_size: Documents read at the same time.
     """
-    features = RecomputedFeatures(target, documents, layer_ids)
-    return prompts_with_features(documents, features, batch_size=batch_size)
+    return _joined(
+        documents,
+        lambda places: _read_taps(target, [documents[place] for place in places], layer_ids),
+        batch_size=batch_size,
+    )
 
 
 def prompts_with_features(
@@ -85,24 +98,41 @@ def prompts_with_features(
     """Join answered prompts with hidden states that lie ready or are computed here.
 
     Args:
-        documents: Prompts with the target's greedy answers.
+        documents: Prompts with the target's own answers.
         features: Features of exactly these documents.
         batch_size: Documents asked for at the same time.
     """
-    prompts: list[HeldOutPrompt] = []
+    return _joined(
+        documents,
+        lambda places: [feature.taps.float().clone() for feature in features.of(places)],
+        batch_size=batch_size,
+    )
+
+
+def _joined(
+    documents: Sequence[TokenizedConversation],
+    read: Callable[[Sequence[int]], list[Tensor]],
+    *,
+    batch_size: int,
+) -> list[HeldOutPrompt]:
+    prompts: dict[int, HeldOutPrompt] = {}
+    lengths = [len(document.token_ids) for document in documents]
+    batches = batches_by_length(
+        lengths,
+        fits=lambda rows, longest, shortest: rows <= batch_size and shortest >= MIN_FILL * longest,
+    )
     with progress_bar("hidden states of held-out answers", len(documents)) as advance:
-        for start in range(0, len(documents), batch_size):
-            batch = documents[start : start + batch_size]
-            found = features.of(range(start, start + len(batch)))
-            for document, feature in zip(batch, found, strict=True):
+        for places in batches:
+            for place, taps in zip(places, read(places), strict=True):
+                document = documents[place]
                 rollout = Rollout(
                     token_ids=torch.tensor(document.token_ids),
                     num_prompt_tokens=_answer_start(document),
-                    taps=feature.taps.float().clone(),
+                    taps=taps,
                 )
-                prompts.append(HeldOutPrompt(rollout, document.workload))
-            advance(len(batch), "")
-    return prompts
+                prompts[place] = HeldOutPrompt(rollout, document.workload)
+            advance(len(places), "")
+    return [prompts[place] for place in range(len(documents))]
 
 
 def measure_acceptance(
@@ -123,31 +153,65 @@ def measure_acceptance(
         head: The target's LM head.
     """
     num_draft_tokens = drafter.config.num_draft_tokens
-    counts: list[AcceptanceCounts] = []
     with progress_bar(f"acceptance of {name}", len(prompts)) as advance:
-        for prompt in prompts:
-            steps = replay(
-                drafter,
-                prompt.rollout,
-                embedding=embedding,
-                head=head,
-                blocks_per_chunk=BLOCKS_PER_CHUNK,
-            )
-            counts.append(
-                AcceptanceCounts.from_steps(
-                    steps.per_step_accepted,
-                    steps.per_step_drafted,
-                    num_draft_tokens,
-                    steps.emitted_tokens,
-                )
-            )
-            advance(1, "")
+        replayed = replay(
+            drafter,
+            [prompt.rollout for prompt in prompts],
+            embedding=embedding,
+            head=head,
+            advance=lambda finished: advance(finished, ""),
+        )
+    counts = [
+        AcceptanceCounts.from_steps(
+            steps.per_step_accepted,
+            steps.per_step_drafted,
+            num_draft_tokens,
+            steps.emitted_tokens,
+        )
+        for steps in replayed
+    ]
     return ArmAcceptance(
         name=name,
         workloads=tuple(prompt.workload for prompt in prompts),
         pairs=tuple((count.accepted_total, count.steps) for count in counts),
         counts=tuple(counts),
     )
+
+
+def measure_leading_runs(
+    name: str,
+    drafter: BlockDrafter,
+    prompts: Sequence[HeldOutPrompt],
+    *,
+    embedding: Float[Tensor, "vocab hidden"],
+    head: Float[Tensor, "vocab hidden"],
+) -> tuple[LeadingRuns, ...]:
+    """Draft after every token of every answer; arguments as for `measure_acceptance`."""
+    with progress_bar(f"{name} at all anchors", len(prompts)) as advance:
+        return tuple(
+            leading_runs(
+                drafter,
+                [prompt.rollout for prompt in prompts],
+                embedding=embedding,
+                head=head,
+                advance=lambda finished: advance(finished, ""),
+            )
+        )
+
+
+@torch.no_grad()
+def _read_taps(
+    target: Target, documents: Sequence[TokenizedConversation], layer_ids: Sequence[int]
+) -> list[Float[Tensor, "tokens taps_size"]]:
+    token_ids = [torch.tensor(document.token_ids) for document in documents]
+    # Attention is causal: what stands behind a document's end cannot reach it, so no mask.
+    padded = pad_sequence(token_ids, batch_first=True).to(target.model.device)
+    with recorded_taps(target.model, layer_ids) as recorded:
+        # Without the head: the answers are known, what the target would say next is not needed.
+        target.model.base_model(input_ids=padded, use_cache=False)
+    joined = recorded.joined().float()
+    # Copies, or the padding would be kept alive with them.
+    return [joined[row, : len(ids)].clone() for row, ids in enumerate(token_ids)]
 
 
 def _answer_start(document: TokenizedConversation) -> int:

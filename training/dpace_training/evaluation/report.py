@@ -8,7 +8,8 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from dpace_serve.acceptance.moments import paired_tau_ratio
+from dpace_serve.acceptance.moments import AcceptanceMoments, paired_tau_ratio
+from dpace_training.evaluation.all_anchors import LeadingRuns
 from dpace_training.evaluation.held_out import ArmAcceptance
 
 CONFIDENCE = 0.95
@@ -16,7 +17,12 @@ BARS = " ▁▂▃▄▅▆▇█"
 
 
 def evaluation_result(
-    target: str, block_size: int, arms: Sequence[ArmAcceptance]
+    target: str,
+    block_size: int,
+    arms: Sequence[ArmAcceptance],
+    *,
+    temperature: float,
+    seed: int,
 ) -> dict[str, Any]:
     """The result of `dpace eval`: acceptance of each drafter, and each pair on the same prompts.
 
@@ -26,11 +32,14 @@ def evaluation_result(
         target: Name of the target.
         block_size: Anchor and draft positions of a block.
         arms: At least one drafter; all on the same prompts.
+        temperature: With which the target answered; drafts are most likely tokens at any.
+        seed: Of sampled answers.
     """
     return {
         "target": target,
         "block_size": block_size,
-        "temperature": 0.0,
+        "temperature": temperature,
+        "seed": seed if temperature else None,
         "prompts": len(arms[0].pairs),
         "arms": [arm_record(arm) for arm in arms],
         "paired": [_pair_record(a, b) for b, a in itertools.combinations(arms, 2)],
@@ -51,7 +60,7 @@ def arm_record(arm: ArmAcceptance) -> dict[str, Any]:
 
 def evaluation_table(result: dict[str, Any]) -> Table:
     """The result as a table: a row per drafter, then one per workload."""
-    title = f"{result['target']}: {result['prompts']} prompts, greedy"
+    title = f"{result['target']}: {result['prompts']} prompts, {_manner(result)}"
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("drafter", no_wrap=True)
     for heading in ("tau", "95 % interval"):
@@ -64,7 +73,12 @@ def evaluation_table(result: dict[str, Any]) -> Table:
         for workload, record in arm["workloads"].items():
             table.add_row(f"  {workload}", *_cells(record))
         table.add_section()
-    table.caption = "\n".join(_pair_line(pair) for pair in result["paired"])
+    lines = [_pair_line(pair) for pair in result["paired"]]
+    measured = [arm for arm in result["arms"] if "all_anchors" in arm]
+    if measured:
+        lines += ["", "After every token of the answers, all alike (not tau):"]
+        lines += [_all_anchors_line(arm) for arm in measured]
+    table.caption = "\n".join(lines)
     return table
 
 
@@ -82,6 +96,27 @@ def _acceptance_record(arm: ArmAcceptance) -> dict[str, Any]:
         "accepted_per_position": [_number(rate) for rate in arm.total.rates()],
         "steps": arm.moments.steps,
         "prompts": len(arm.pairs),
+        **({} if arm.leading_runs is None else {"all_anchors": _all_anchors(arm.leading_runs)}),
+    }
+
+
+def _all_anchors(runs: Sequence[LeadingRuns]) -> dict[str, Any]:
+    """Drafts after every token: a mean leading run, which is no tau, and rates by position.
+
+    `conditional_per_position` is the share of right drafts among those behind right drafts only.
+    """
+    total = sum(runs[1:], start=runs[0])
+    moments = AcceptanceMoments.from_pairs(run.pair for run in runs)
+    low, high = moments.tau_interval(CONFIDENCE)
+    return {
+        "mean_leading_run": _number(moments.tau),
+        "low": _number(low),
+        "high": _number(high),
+        "conditional_per_position": [
+            _share(*counts) for counts in zip(total.right, total.reached, strict=True)
+        ],
+        "whole_blocks_right": _share(total.whole_blocks_right, total.whole_blocks),
+        "anchors": total.anchors,
     }
 
 
@@ -94,11 +129,25 @@ def _pair_record(a: ArmAcceptance, b: ArmAcceptance) -> dict[str, Any]:
         "tau_ratio": _number(ratio.ratio),
         "low": _number(ratio.low),
         "high": _number(ratio.high),
+        **_all_anchors_ratio(a, b),
     }
+
+
+def _all_anchors_ratio(a: ArmAcceptance, b: ArmAcceptance) -> dict[str, Any]:
+    if a.leading_runs is None or b.leading_runs is None:
+        return {}
+    of_a, of_b = ([run.pair for run in arm.leading_runs or ()] for arm in (a, b))
+    ratio = paired_tau_ratio(of_b, of_a, CONFIDENCE)
+    values = {"ratio": ratio.ratio, "low": ratio.low, "high": ratio.high}
+    return {"all_anchors": {key: _number(value) for key, value in values.items()}}
 
 
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 6)
+
+
+def _share(part: int, whole: int) -> float | None:
+    return _number(part / whole) if whole else None
 
 
 def _cells(record: dict[str, Any]) -> tuple[str, str, str, str, str]:
@@ -107,7 +156,7 @@ def _cells(record: dict[str, Any]) -> tuple[str, str, str, str, str]:
         _text(record["tau"]),
         _interval(record["tau_low"], record["tau_high"]),
         position_bars(rates),
-        " ".join(" -" if rate is None else f"{100 * rate:2.0f}" for rate in rates),
+        _percentages(rates),
         str(record["steps"]),
     )
 
@@ -115,6 +164,24 @@ def _cells(record: dict[str, Any]) -> tuple[str, str, str, str, str]:
 def _pair_line(pair: dict[str, Any]) -> str:
     interval = _interval(pair["low"], pair["high"])
     return f"tau of {pair['a']} / {pair['b']}: {_text(pair['tau_ratio'])} ({interval})"
+
+
+def _percentages(rates: Sequence[float | None]) -> str:
+    return " ".join(" -" if rate is None else f"{100 * rate:2.0f}" for rate in rates)
+
+
+def _all_anchors_line(arm: dict[str, Any]) -> str:
+    record = arm["all_anchors"]
+    mean, interval = _text(record["mean_leading_run"]), _interval(record["low"], record["high"])
+    rates = _percentages(record["conditional_per_position"])
+    whole = _percentages([record["whole_blocks_right"]]).strip()
+    return f"{arm['name']}: {mean} ({interval}); right after right {rates} %, whole {whole} %"
+
+
+def _manner(result: dict[str, Any]) -> str:
+    if result["temperature"] == 0:
+        return "greedy"
+    return f"temperature {result['temperature']:g}, seed {result['seed']}"
 
 
 def _interval(low: float | None, high: float | None) -> str:

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.nn.parallel import DistributedDataParallel
 
 Sharding = Literal["none", "fsdp2"]
@@ -100,6 +100,8 @@ def spread(module: nn.Module, layers: nn.ModuleList, ranks: Ranks, sharding: Sha
     mesh = init_device_mesh(ranks.device.type, (ranks.size,))
     for layer in layers:
         fully_shard(layer, mesh=mesh)
+        # Called from outside the layer's forward, so its weights must be gathered for it too.
+        register_fsdp_forward_method(layer, "read_context")
     fully_shard(module, mesh=mesh)
     return module
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from dpace_serve.config import build_config
 from dpace_serve.drafter import checkpoint
 from dpace_serve.errors import ConfigError
-from dpace_training.config import EvaluationConfig, RegenerateConfig, TrainConfig
+from dpace_training.config import RegenerateConfig, TrainConfig
 from dpace_training.data.answers import answer_documents
 from dpace_training.data.conversations import Completion, Conversation, Message
 from dpace_training.data.prepare import prepare
@@ -22,6 +22,7 @@ from dpace_training.data.target_model import load_target
 from dpace_training.data.tokenize import chat_prompt_ids, tokenize_document, tokenize_pieces
 from dpace_training.drafter.model import BlockDrafter
 from dpace_training.evaluation.compare import compare_drafters
+from dpace_training.evaluation.config import ComparisonConfig
 
 CHATML_TURN = "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
 CHATML_PROMPT = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -437,7 +438,7 @@ def test_drafters_trained_with_different_thinking_are_not_compared(
     for name, told in (("on", True), ("off", False)):
         config = dataclasses.replace(data.drafter, enable_thinking=told)
         checkpoint.write(tmp_path / name, config, BlockDrafter(config).state_dict())
-    evaluation = EvaluationConfig(conversations=tmp_path / "chats.jsonl")
+    evaluation = ComparisonConfig(conversations=tmp_path / "chats.jsonl")
     with pytest.raises(ConfigError, match="same enable_thinking, got on True, off False"):
         compare_drafters(
             thinking_folder, [tmp_path / "on", tmp_path / "off"], evaluation, answers=None
@@ -448,7 +449,7 @@ def test_evaluation_prompts_the_target_as_training_did(thinking_folder, write_js
     data = prepared(thinking_folder, write_jsonl, tmp_path, enable_thinking=False)
     checkpoint.write(tmp_path / "drafter", data.drafter, BlockDrafter(data.drafter).state_dict())
     answers = tmp_path / "answers.jsonl"
-    evaluation = EvaluationConfig(
+    evaluation = ComparisonConfig(
         conversations=write_jsonl("held.jsonl", [{"messages": [as_json(QUESTION.messages[0])]}]),
         max_new_tokens=6,
     )

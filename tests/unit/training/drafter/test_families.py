@@ -25,7 +25,8 @@ from dpace_training.data.target_model import load_target
 from dpace_training.drafter.shape import drafter_config
 from dpace_training.drafter.taps import recorded_taps
 from dpace_training.evaluation.decode import decode
-from dpace_training.evaluation.replay import Rollout, replay
+from dpace_training.evaluation.replay import replay
+from dpace_training.evaluation.rollouts import Rollout
 from dpace_training.fit.ranks import Ranks
 from dpace_training.fit.trainer import Trainer
 
@@ -100,13 +101,14 @@ def replayed(trainer, model, prompt, answer):
     tokens = torch.cat((prompt, torch.tensor(answer)))
     with recorded_taps(model, trainer.drafter.config.target_layer_ids) as recorded:
         model(tokens.unsqueeze(0))
-    return replay(
+    (steps,) = replay(
         trainer.drafter,
-        Rollout(tokens, len(prompt), recorded.joined()[0]),
+        [Rollout(tokens, len(prompt), recorded.joined()[0])],
         embedding=trainer.embedding,
         head=trainer.head,
-        blocks_per_chunk=16,
+        advance=lambda _: None,
     )
+    return steps
 
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "no head_dim"])

@@ -7,10 +7,10 @@ from typer.testing import CliRunner
 from dpace_serve.drafter import checkpoint
 from dpace_serve.errors import CheckpointError, ConfigError
 from dpace_training.cli import app
-from dpace_training.config import EvaluationConfig, TrainConfig
 from dpace_training.data.prepare import prepare
 from dpace_training.data.tokenize import chat_prompt_ids
 from dpace_training.evaluation.compare import compare_drafters, load_drafter
+from dpace_training.evaluation.config import ComparisonConfig
 from dpace_training.evaluation.decode import decode
 from dpace_training.evaluation.held_out import held_out_prompts, measure_acceptance
 from dpace_training.fit import run
@@ -18,36 +18,6 @@ from dpace_training.fit.ranks import Ranks
 from dpace_training.fit.trainer import Trainer
 
 LIMIT = 24
-
-
-@pytest.fixture(scope="module")
-def made(target_folder, tmp_path_factory):
-    """A drafter trained on exactly the prompts it is measured on, so it gets some right."""
-    folder = tmp_path_factory.mktemp("trained")
-    chats = [
-        {
-            "messages": [{"role": "user", "content": "say " + "x" * index}],
-            "workload": "json" if index % 2 else "csv",
-        }
-        for index in range(6)
-    ]
-    prompts = folder / "prompts.jsonl"
-    prompts.write_text("".join(json.dumps(chat) + "\n" for chat in chats))
-    config = TrainConfig.model_validate(
-        {
-            "target": target_folder,
-            "output": folder / "dpace",
-            "data": {
-                "conversations": prompts,
-                "work": folder / "work",
-                "regenerate": {"max_new_tokens": LIMIT},
-            },
-            "drafter": {"num_hidden_layers": 1, "block_size": 4, "num_taps": 2},
-            "fit": {"epochs": 12, "batch_size": 6, "learning_rate": 1e-2, "allow_tail": True},
-            "evaluation": {"conversations": prompts, "every": 60, "max_new_tokens": LIMIT},
-        }
-    )
-    return config, run.train(config)
 
 
 def test_replay_counts_what_decoding_with_the_drafter_takes(made, target):
@@ -113,9 +83,61 @@ def test_eval_measures_the_written_drafter_as_training_did(made, tmp_path):
     assert "dpace" in shown.output
 
 
+def test_eval_of_sampled_answers_says_so_and_depends_on_the_seed(made):
+    config, _ = made
+
+    def evaluated(**settings):
+        prompts = ComparisonConfig(
+            conversations=config.data.conversations, max_new_tokens=LIMIT, **settings
+        )
+        return compare_drafters(config.target, [config.output], prompts, answers=None)
+
+    greedy, sampled = evaluated(), evaluated(temperature=1, seed=3)
+    assert (greedy["temperature"], greedy["seed"]) == (0, None)
+    assert (sampled["temperature"], sampled["seed"]) == (1, 3)
+    assert sampled["arms"] == evaluated(temperature=1, seed=3)["arms"]
+    assert sampled["arms"] != evaluated(temperature=1, seed=4)["arms"]
+    # Trained on greedy answers, it is right more often in them.
+    assert sampled["arms"][0]["tau"] < greedy["arms"][0]["tau"]
+
+
+def test_answers_kept_at_another_temperature_are_refused(made, tmp_path):
+    config, _ = made
+    prompts = ComparisonConfig(conversations=config.data.conversations, max_new_tokens=4)
+    answers = tmp_path / "answers.jsonl"
+    compare_drafters(config.target, [config.output], prompts, answers=answers)
+    with pytest.raises(ConfigError, match="answers"):
+        compare_drafters(
+            config.target,
+            [config.output],
+            prompts.model_copy(update={"temperature": 1.0}),
+            answers=answers,
+        )
+
+
+def test_drafting_at_all_anchors_can_be_left_out(made):
+    config, _ = made
+    prompts = ComparisonConfig(
+        conversations=config.data.conversations, max_new_tokens=LIMIT, all_anchors=False
+    )
+    (arm,) = compare_drafters(config.target, [config.output], prompts, answers=None)["arms"]
+    assert "all_anchors" not in arm
+
+
+def test_padding_of_a_batch_does_not_reach_the_hidden_states(made, target):
+    config, _ = made
+    data = prepare(config)
+    ids = data.drafter.target_layer_ids
+    together = held_out_prompts(target, data.held_out, ids, batch_size=6)
+    alone = held_out_prompts(target, data.held_out, ids, batch_size=1)
+    for first, second in zip(together, alone, strict=True):
+        assert first.rollout.token_ids.equal(second.rollout.token_ids)
+        assert torch.allclose(first.rollout.taps, second.rollout.taps, atol=1e-4)
+
+
 def test_kept_answers_are_used_again(made, tmp_path):
     config, _ = made
-    prompts = EvaluationConfig(conversations=config.data.conversations, max_new_tokens=LIMIT)
+    prompts = ComparisonConfig(conversations=config.data.conversations, max_new_tokens=LIMIT)
     answers = tmp_path / "kept" / "answers.jsonl"
     fresh = compare_drafters(config.target, [config.output], prompts, answers=None)
     assert compare_drafters(config.target, [config.output], prompts, answers=answers) == fresh
@@ -133,14 +155,14 @@ def test_a_drafter_of_another_target_is_refused(made, tmp_path):
     values = {name: getattr(shape, name) for name in type(shape).__slots__}
     foreign = type(shape)(**{**values, "num_target_layers": 9})
     checkpoint.write(tmp_path / "foreign", foreign, checkpoint.read_tensors(config.output))
-    prompts = EvaluationConfig(conversations=config.data.conversations)
+    prompts = ComparisonConfig(conversations=config.data.conversations)
     with pytest.raises(CheckpointError, match=r"num_target_layers 9, .* has 6"):
         compare_drafters(config.target, [tmp_path / "foreign"], prompts, answers=None)
 
 
 def test_drafters_of_the_same_name_are_refused(made):
     config, _ = made
-    prompts = EvaluationConfig(conversations=config.data.conversations)
+    prompts = ComparisonConfig(conversations=config.data.conversations)
     with pytest.raises(ConfigError, match="got dpace, dpace"):
         compare_drafters(config.target, [config.output, config.output], prompts, answers=None)
 

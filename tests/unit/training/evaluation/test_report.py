@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
 from rich.console import Console
 
 from dpace_serve.acceptance.counts import AcceptanceCounts
+from dpace_training.evaluation.all_anchors import LeadingRuns
 from dpace_training.evaluation.held_out import ArmAcceptance
 from dpace_training.evaluation.report import evaluation_result, evaluation_table, position_bars
 
@@ -19,12 +22,16 @@ def arm(name, accepted_by_prompt):
     )
 
 
+def greedy_result(arms):
+    return evaluation_result("tiny", 4, arms, temperature=0.0, seed=0)
+
+
 DFLASH = arm("dflash", [[0, 1], [1, 0], [2, 0], [1, 1]])
 DPACE = arm("dpace", [[3, 1], [1, 1], [2, 2], [1, 1]])
 
 
 def test_the_result_has_the_numbers_of_each_drafter():
-    result = evaluation_result("tiny", 4, [DFLASH, DPACE])
+    result = greedy_result([DFLASH, DPACE])
     first, second = result["arms"]
     assert (result["block_size"], result["temperature"], result["prompts"]) == (4, 0.0, 4)
     assert first["tau"] == 1 + 6 / 8
@@ -35,37 +42,37 @@ def test_the_result_has_the_numbers_of_each_drafter():
 
 
 def test_workloads_are_told_apart():
-    (only,) = evaluation_result("tiny", 4, [DPACE])["arms"]
+    (only,) = greedy_result([DPACE])["arms"]
     assert only["workloads"]["csv"]["tau"] == 1 + 8 / 4
     assert only["workloads"]["json"]["tau"] == 1 + 4 / 4
     assert only["workloads"]["json"]["accepted_per_position"] == [1.0, 0.0, 0.0]
 
 
 def test_a_pair_compares_the_later_drafter_with_the_earlier_one():
-    (pair,) = evaluation_result("tiny", 4, [DFLASH, DPACE])["paired"]
+    (pair,) = greedy_result([DFLASH, DPACE])["paired"]
     assert (pair["a"], pair["b"]) == ("dpace", "dflash")
     assert pair["tau_ratio"] == pytest.approx(2.5 / 1.75, abs=1e-6)
     assert pair["low"] < pair["tau_ratio"] < pair["high"]
 
 
 def test_three_drafters_make_three_pairs():
-    result = evaluation_result("tiny", 4, [arm("uniform", [[0, 0]] * 4), DFLASH, DPACE])
+    result = greedy_result([arm("uniform", [[0, 0]] * 4), DFLASH, DPACE])
     pairs = [(pair["a"], pair["b"]) for pair in result["paired"]]
     assert pairs == [("dflash", "uniform"), ("dpace", "uniform"), ("dpace", "dflash")]
 
 
 def test_a_number_that_does_not_exist_is_null():
-    (only,) = evaluation_result("tiny", 4, [arm("dpace", [[1, 2]])])["arms"]
+    (only,) = greedy_result([arm("dpace", [[1, 2]])])["arms"]
     assert only["tau"] == 2.5
     assert only["tau_low"] is None
-    (empty,) = evaluation_result("tiny", 4, [arm("dpace", [[], []])])["arms"]
+    (empty,) = greedy_result([arm("dpace", [[], []])])["arms"]
     assert empty["tau"] is None
     assert empty["accepted_per_position"] == [None, None, None]
 
 
 def test_the_table_says_it_for_people():
     console = Console(record=True, width=80)
-    console.print(evaluation_table(evaluation_result("tiny", 4, [DFLASH, DPACE])))
+    console.print(evaluation_table(greedy_result([DFLASH, DPACE])))
     text = console.export_text()
     assert "tau of dpace / dflash: 1.43" in text
     assert "1.75" in text
@@ -74,3 +81,38 @@ def test_the_table_says_it_for_people():
 
 def test_a_bar_grows_with_the_share_of_accepted_drafts():
     assert position_bars([1.0, 0.5, 0.0, None]) == "█▄  "
+
+
+def with_runs(drafter, by_prompt):
+    """Leading runs 0..3 after anchors that all have a whole block behind them."""
+    runs = tuple(LeadingRuns.of(runs, [3] * len(runs), 3) for runs in by_prompt)
+    return replace(drafter, leading_runs=runs)
+
+
+def test_drafts_at_all_anchors_are_a_second_number_beside_tau():
+    first = with_runs(DFLASH, [[0, 1], [0], [3, 2], [1]])
+    second = with_runs(DPACE, [[3, 1], [1], [3, 2], [1]])
+    result = greedy_result([first, second])
+    record = result["arms"][0]["all_anchors"]
+    assert result["arms"][0]["tau"] == 1 + 6 / 8  # as without them
+    assert record["mean_leading_run"] == pytest.approx(1 + 7 / 6, abs=1e-6)
+    assert record["low"] < record["mean_leading_run"] < record["high"]
+    assert record["conditional_per_position"] == pytest.approx([4 / 6, 2 / 4, 1 / 2], abs=1e-6)
+    assert record["whole_blocks_right"] == pytest.approx(1 / 6, abs=1e-6)
+    assert record["anchors"] == 6
+    assert result["arms"][0]["workloads"]["csv"]["all_anchors"]["anchors"] == 4
+    ratio = result["paired"][0]["all_anchors"]
+    assert ratio["ratio"] == pytest.approx((1 + 11 / 6) / (1 + 7 / 6), abs=1e-6)
+    console = Console(record=True, width=120)
+    console.print(evaluation_table(result))
+    text = " ".join(console.export_text().split())
+    assert "all alike (not tau)" in text
+    assert "right after right 67 50 50 %, whole 17 %" in text
+
+
+def test_sampled_answers_are_named_with_their_seed():
+    result = evaluation_result("tiny", 4, [DFLASH], temperature=1.0, seed=7)
+    assert (result["temperature"], result["seed"]) == (1, 7)
+    console = Console(record=True, width=80)
+    console.print(evaluation_table(result))
+    assert "temperature 1, seed 7" in console.export_text()

@@ -1,0 +1,150 @@
+"""Checks of conventions that drafter and target must share, as far as their files tell them.
+
+What a file cannot prove is a note, never a failure: `dpace doctor --replay` measures it.
+"""
+
+from pathlib import Path
+
+from dpace_serve.drafter.config import DrafterConfig
+from dpace_serve.drafter.finding import Finding
+from dpace_serve.drafter.layout import default_target_layer_ids
+from dpace_serve.drafter.safetensors_header import read_header
+from dpace_serve.drafter.target import TargetFacts
+from dpace_serve.drafter.tokenizer_files import (
+    added_token,
+    chat_template,
+    declared_mask_token_id,
+    ordinary_token,
+)
+from dpace_serve.drafter.weight_files import INDEX_FILE, read_entries, read_json
+from dpace_serve.errors import CheckpointError, ConfigError
+
+THINKING_SWITCH = "enable_thinking"
+_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_MASK_CURE = "Write the mask token the drafter was trained with into dflash_config."
+
+
+def check_layer_convention(config: DrafterConfig) -> Finding:
+    """Layer ids against the usual ones: all one too high or too low is another way to count."""
+    check, ids = "layer convention", config.target_layer_ids
+    try:
+        usual = default_target_layer_ids(config.num_target_layers, len(ids))
+    except ConfigError:
+        usual = ids
+    for offset, habit in ((1, "counts from the embedding"), (-1, "leaves out the first layer")):
+        if ids == tuple(layer_id + offset for layer_id in usual):
+            message = (
+                f"target_layer_ids are {list(ids)}, the usual {list(usual)} {offset:+d}, as by a"
+                f" tool that {habit}."
+            )
+            cure = f"If they come from such a tool, write {list(usual)}; --replay measures it."
+            return Finding(check, ok=True, message=message, cure=cure)
+    return Finding(check, ok=True, message=f"target_layer_ids are {list(ids)}.")
+
+
+def check_mask_token(config: DrafterConfig, target: TargetFacts, folder: Path) -> Finding:
+    """The mask token: an id that no text of the target holds, and its own mask token if any."""
+    check, mask = "mask token", config.mask_token_id
+    try:
+        problem = _mask_problem(mask, target, folder)
+    except CheckpointError as error:
+        return Finding(check, ok=False, message=str(error))
+    if problem is not None:
+        return Finding(check, ok=False, message=problem, cure=_MASK_CURE)
+    if not (folder / "tokenizer.json").exists():
+        message = f"mask_token_id {mask} could not be compared: the target has no tokenizer.json."
+        return Finding(check, ok=True, message=message, cure="Make sure that no text produces it.")
+    declared = declared_mask_token_id(folder)
+    if declared not in (None, mask):
+        message = f"mask_token_id is {mask}, the tokenizer's own mask token is {declared}."
+        cure = "Good if the drafter was trained so; --replay measures it."
+        return Finding(check, ok=True, message=message, cure=cure)
+    return Finding(check, ok=True, message=f"mask_token_id {mask} is unused or special.")
+
+
+def check_rotation(config: DrafterConfig, target: TargetFacts) -> Finding:
+    """Base, scaling and share of the rotary positions against the target's."""
+    check, rope_theta = "rotation", target.rope_theta
+    scaling = "default" if config.rope_scaling is None else config.rope_scaling.rope_type
+    own, theirs = config.partial_rotary_factor, target.partial_rotary_factor
+    differences = []
+    if rope_theta is not None and rope_theta != config.rope_theta:
+        differences.append(f"rope_theta is {config.rope_theta:g}, the target's is {rope_theta:g}")
+    if target.rope_type != scaling:
+        differences.append(f"its scaling is {scaling}, the target's is {target.rope_type}")
+    if own != theirs:
+        differences.append(f"it rotates {100 * own:g} % of a head, the target {100 * theirs:g} %")
+    if not differences:
+        return Finding(check, ok=True, message=f"rope_theta is {config.rope_theta:g}.")
+    message = "; ".join(differences) + "."
+    cure = "Good if the drafter was trained so: the drafter's own value counts."
+    return Finding(check, ok=True, message=message, cure=cure)
+
+
+def check_head(target: TargetFacts, folder: Path) -> Finding:
+    """The head that the drafter borrows: tied to the embedding, or stored by the target."""
+    check = "head"
+    if target.ties_head:
+        return Finding(check, ok=True, message="the target's head is its embedding.")
+    try:
+        names = _tensor_names(folder)
+    except CheckpointError as error:
+        return Finding(check, ok=True, message=str(error), cure="The engine may read it.")
+    if names and not any(name.endswith("lm_head.weight") for name in names):
+        message = "tie_word_embeddings is false, but the target's weights hold no lm_head.weight."
+        cure = "Correct the target's config.json, or copy the target again."
+        return Finding(check, ok=False, message=message, cure=cure)
+    return Finding(check, ok=True, message="the target has a head of its own.")
+
+
+def check_chat_template(folder: Path) -> Finding:
+    """The chat template: it must be there, and may have a thinking mode."""
+    check = "chat template"
+    try:
+        template = chat_template(folder)
+    except CheckpointError as error:
+        return Finding(check, ok=False, message=str(error))
+    if template is None:
+        message = "the target has no chat template, so it answers plain prompts only."
+        cure = "If it was trained on chats, copy chat_template.jinja beside its config.json."
+        return Finding(check, ok=True, message=message, cure=cure)
+    if THINKING_SWITCH in template:
+        message = f"the chat template has a thinking mode ({THINKING_SWITCH})."
+        cure = "Serve it as in training: a drafter that never saw thinking drafts it badly."
+        return Finding(check, ok=True, message=message, cure=cure)
+    return Finding(check, ok=True, message="the chat template has no thinking mode.")
+
+
+def check_dtype(drafter_dir: Path, target: TargetFacts) -> Finding:
+    """Number format of the drafter's weights against the target's."""
+    check = "number format"
+    stored = {_DTYPES[entry.dtype] for entry in read_entries(drafter_dir).values()}
+    found = ", ".join(sorted(stored))
+    if target.dtype is None or stored == {target.dtype}:
+        return Finding(check, ok=True, message=f"the drafter's weights are {found}.")
+    message = f"the drafter's weights are {found}, the target's {target.dtype}."
+    cure = f"The engine converts them: export in {target.dtype} to serve what you measured."
+    return Finding(check, ok=True, message=message, cure=cure)
+
+
+def _tensor_names(folder: Path) -> set[str]:
+    index = folder / INDEX_FILE
+    if index.exists():  # shards may be missing where only a part was downloaded
+        return set(read_json(index).get("weight_map") or {})
+    return {name for file in folder.glob("*.safetensors") for name in read_header(file)}
+
+
+def _mask_problem(mask: int, target: TargetFacts, folder: Path) -> str | None:
+    if mask >= target.vocab_size:
+        return f"mask_token_id must be below the target's {target.vocab_size}, got {mask}."
+    if mask in target.eos_token_ids:
+        return f"mask_token_id must not be the target's end of text, got {mask}."
+    if not (folder / "tokenizer.json").exists():
+        return None
+    text = ordinary_token(folder, mask)
+    if text is not None:
+        return f"mask_token_id must be an unused or special token, {mask} is {text!r}."
+    added, template = added_token(folder, mask), chat_template(folder)
+    if added is not None and template is not None and added in template:
+        return f"mask_token_id must not stand in texts, the chat template writes {mask}, {added!r}."
+    return None
