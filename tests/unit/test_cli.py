@@ -167,6 +167,13 @@ def test_the_doctor_prints_each_check_and_writes_them(capsys, monkeypatch, tmp_p
     assert written["findings"][1]["cure"] == "Look at it."
 
 
+def test_a_replay_without_what_it_needs_is_one_line(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    given = ["--target", str(tmp_path), "--drafter", str(tmp_path), "--replay", "prompts.jsonl"]
+    assert dpace("doctor", *given) == 2
+    assert "Install it: pip install 'dpace-serve[train]'." in capsys.readouterr().err
+
+
 def test_a_failed_check_of_the_doctor_is_status_1(capsys, tmp_path):
     assert dpace("doctor", "--target", str(tmp_path), "--drafter", str(tmp_path)) == 1
     assert "FAIL" in capsys.readouterr().out
