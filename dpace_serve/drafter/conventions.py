@@ -97,8 +97,8 @@ def check_head(target: TargetFacts, folder: Path) -> Finding:
     return Finding(check, ok=True, message="the target has a head of its own.")
 
 
-def check_chat_template(folder: Path) -> Finding:
-    """The chat template: it must be there, and may have a thinking mode."""
+def check_chat_template(config: DrafterConfig, folder: Path) -> Finding:
+    """The chat template: it must be there, and its thinking mode the one of the training."""
     check = "chat template"
     try:
         template = chat_template(folder)
@@ -108,11 +108,20 @@ def check_chat_template(folder: Path) -> Finding:
         message = "the target has no chat template, so it answers plain prompts only."
         cure = "If it was trained on chats, copy chat_template.jinja beside its config.json."
         return Finding(check, ok=True, message=message, cure=cure)
-    if THINKING_SWITCH in template:
+    trained = config.enable_thinking
+    if THINKING_SWITCH not in template:
+        if trained is None:
+            return Finding(check, ok=True, message="the chat template has no thinking mode.")
+        message = f"the drafter was trained with {THINKING_SWITCH}, which the template lacks."
+        return Finding(check, ok=False, message=message, cure="Copy the target's template again.")
+    if trained is None:
         message = f"the chat template has a thinking mode ({THINKING_SWITCH})."
         cure = "Serve it as in training: a drafter that never saw thinking drafts it badly."
         return Finding(check, ok=True, message=message, cure=cure)
-    return Finding(check, ok=True, message="the chat template has no thinking mode.")
+    switched = "true" if trained else "false"
+    told = f"{THINKING_SWITCH} = {switched}"
+    cure = f'Serve it so: chat_template_kwargs {{"{THINKING_SWITCH}": {switched}}} in requests.'
+    return Finding(check, ok=True, message=f"the drafter was trained with {told}.", cure=cure)
 
 
 def check_dtype(drafter_dir: Path, target: TargetFacts) -> Finding:

@@ -52,7 +52,7 @@ def examine(
             check_mask_token(config, facts, folder),
             check_rotation(config, facts),
             check_head(facts, folder),
-            check_chat_template(folder),
+            check_chat_template(config, folder),
             check_dtype(drafter_dir, facts),
         ]
     findings.append(check_layer_convention(config))

@@ -49,8 +49,13 @@ def test_damage_inside_dflash_config_is_found_by_name(drafter, changes, check, w
     ("changes", "check", "words"),
     [
         ({"rope_theta": 1e6, "rope_parameters": None}, "rotation", "the target's is 10000"),
-        ({"rope_scaling": {"rope_type": "yarn"}}, "drafter files", "rope_scaling must be null"),
-        ({"partial_rotary_factor": 0.25}, "drafter files", "partial_rotary_factor must be 1.0"),
+        (
+            {"rope_scaling": {"rope_type": "linear", "factor": 2.0}},
+            "rotation",
+            "its scaling is linear, the target's is default",
+        ),
+        ({"partial_rotary_factor": 0.25}, "rotation", "rotates 25 % of a head, the target 100 %"),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "drafter files", "dynamic"),
         ({"is_causal": True}, "drafter files", "is_causal must be false"),
         ({"vocab_size": 5000}, "vocabulary", "vocab_size must be 4096 for this target"),
         ({"num_target_layers": 36}, "target layers", "num_target_layers must be 28"),

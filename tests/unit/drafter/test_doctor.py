@@ -233,6 +233,14 @@ def test_an_index_names_the_head_where_its_shard_is_not_there(target, drafter):
     assert "hold no lm_head.weight" in failures(target, drafter)["head"]
 
 
+def test_the_thinking_mode_of_the_training_is_compared(target, drafter):
+    drafter.set_config(dpace={"enable_thinking": False})
+    assert "which the template lacks" in failures(target, drafter)["chat template"]
+    target.set_template("{% if enable_thinking %}<think>{% endif %}")
+    line = notes(target.path, drafter.path)["chat template"]
+    assert "was trained with enable_thinking = false. Serve it so" in line
+
+
 def test_a_template_with_a_thinking_mode_is_a_note(target, drafter):
     target.set_template("{% if enable_thinking %}<think>{% endif %}")
     line = notes(target.path, drafter.path)["chat template"]
