@@ -204,6 +204,8 @@ class FitConfig(Config):
     """Documents in one optimizer step, over all processes together."""
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None
     """Documents in one backward pass of one process; all that it has in a step when not given."""
+    pack_tokens: Annotated[int, Field(ge=2)] | None = None
+    """Documents share rows of this many tokens; each has a row of its own when not given."""
     num_anchors: Annotated[int, Field(ge=1)] = 512
     """Blocks drawn from one document in one epoch, at most."""
     allow_tail: bool = False

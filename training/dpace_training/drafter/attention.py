@@ -28,16 +28,23 @@ class BlockMask:
     own: Bool[Tensor, "block_size block_size"] | None
 
 
-def full_mask(anchors: Int[Tensor, "documents blocks"], num_tokens: int) -> BlockMask:
-    """A block sees all context before its anchor, and all of itself."""
+def full_mask(
+    anchors: Int[Tensor, "documents blocks"],
+    num_tokens: int,
+    *,
+    starts: Int[Tensor, "documents blocks"],
+) -> BlockMask:
+    """A block sees all context of its document before its anchor, and all of itself."""
     positions = torch.arange(num_tokens, device=anchors.device)
-    return BlockMask((positions >= anchors.unsqueeze(-1)).unsqueeze(2), None)
+    is_hidden = (positions >= anchors.unsqueeze(-1)) | (positions < starts.unsqueeze(-1))
+    return BlockMask(is_hidden.unsqueeze(2), None)
 
 
 def sliding_mask(
     anchors: Int[Tensor, "documents blocks"],
     num_tokens: int,
     *,
+    starts: Int[Tensor, "documents blocks"],
     block_size: int,
     sliding: SlidingAttention,
 ) -> BlockMask:
@@ -50,6 +57,7 @@ def sliding_mask(
     offsets = torch.arange(block_size, device=anchors.device)
     queries = anchors[..., None, None] + offsets.unsqueeze(-1)
     is_hidden = (positions >= anchors[..., None, None]) | (positions <= queries - sliding.window)
+    is_hidden |= positions < starts[..., None, None]
     own = offsets > offsets.unsqueeze(-1) if sliding.is_causal else None
     return BlockMask(is_hidden, own)
 

@@ -156,24 +156,26 @@ class BlockDrafter(nn.Module):
         taps: Float[Tensor, "documents tokens taps_size"],
         block_embeddings: Float[Tensor, "documents blocks block_size hidden"],
         anchors: Int[Tensor, "documents blocks"],
+        starts: Int[Tensor, "documents blocks"] | None = None,
     ) -> Float[Tensor, "documents blocks block_size hidden"]:
         """Last hidden states of all blocks; the one at index 0, the anchor's, is unused.
 
         A block sees taps at positions before its anchor only, and in layers with a window only
-        those inside it. Taps that no block of a document
-        sees are never read, so padding may hold anything. A dropped block may have any anchor,
-        for example 0; it sees at least itself.
+        those inside it. Taps that no block of a document sees are never read, so padding may hold
+        anything. A dropped block may have any anchor, for example 0; it sees at least itself.
 
         Args:
             taps: Target hidden states, see the module's text; any floating dtype.
             block_embeddings: Embedded anchors and mask tokens, from `embed_blocks`.
             anchors: Position of each block's anchor in its document.
+            starts: Where the document of each block begins, if several share a row.
         """
+        starts = torch.zeros_like(anchors) if starts is None else starts
         taps = taps[:, : int(anchors.max()) if anchors.numel() else 0]
         # Filled before the projection, because 0 * NaN in its backward pass would still be NaN.
-        is_unseen = full_mask(anchors, taps.shape[1]).context.squeeze(2).all(dim=1)
+        is_unseen = full_mask(anchors, taps.shape[1], starts=starts).context.squeeze(2).all(dim=1)
         taps = taps.masked_fill(is_unseen.unsqueeze(-1), 0)
-        return self.draft_blocks(self.read_context(taps), block_embeddings, anchors)
+        return self.draft_blocks(self.read_context(taps), block_embeddings, anchors, starts)
 
     def read_context(
         self, taps: Float[Tensor, "documents tokens taps_size"]
@@ -193,6 +195,7 @@ class BlockDrafter(nn.Module):
         context: Sequence[KeysAndValues],
         block_embeddings: Float[Tensor, "documents blocks block_size hidden"],
         anchors: Int[Tensor, "documents blocks"],
+        starts: Int[Tensor, "documents blocks"] | None = None,
     ) -> Float[Tensor, "documents blocks block_size hidden"]:
         """Last hidden states of all blocks; `forward` for a context that was read before.
 
@@ -200,8 +203,10 @@ class BlockDrafter(nn.Module):
             context: From `read_context`; a block reads what stands before its anchor.
             block_embeddings: Embedded anchors and mask tokens, from `embed_blocks`.
             anchors: Position of each block's anchor in its document.
+            starts: Where the document of each block begins, if several share a row.
         """
-        masks = self._masks(anchors, context[0][0].shape[1])
+        starts = torch.zeros_like(anchors) if starts is None else starts
+        masks = self._masks(anchors, context[0][0].shape[1], starts)
         block_offsets = torch.arange(self.config.block_size, device=anchors.device)
         block_angles = self._rotary.angles(anchors.unsqueeze(-1) + block_offsets)
         hidden = block_embeddings
@@ -235,13 +240,22 @@ class BlockDrafter(nn.Module):
         logits: Tensor = hidden[0, 0, 1:] @ head.T
         return logits
 
-    def _masks(self, anchors: Int[Tensor, "documents blocks"], num_tokens: int) -> list[BlockMask]:
+    def _masks(
+        self,
+        anchors: Int[Tensor, "documents blocks"],
+        num_tokens: int,
+        starts: Int[Tensor, "documents blocks"],
+    ) -> list[BlockMask]:
         """The mask of each layer."""
-        full = full_mask(anchors, num_tokens)
+        full = full_mask(anchors, num_tokens, starts=starts)
         sliding = self.config.sliding
         if sliding is None:
             return [full] * len(self.layers)
         windowed = sliding_mask(
-            anchors, num_tokens, block_size=self.config.block_size, sliding=sliding
+            anchors,
+            num_tokens,
+            starts=starts,
+            block_size=self.config.block_size,
+            sliding=sliding,
         )
         return [windowed if layer in sliding.layers else full for layer in range(len(self.layers))]

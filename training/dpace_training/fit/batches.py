@@ -32,6 +32,8 @@ class Batch:
     anchor_tokens: Int[Tensor, "documents blocks"]
     labels: Int[Tensor, "documents blocks positions"]
     supervised: Bool[Tensor, "documents blocks positions"]
+    lengths: tuple[int, ...]
+    """Tokens of each document."""
 
     def unsupervised(self) -> "Batch":
         """The same shapes with nothing to learn."""
@@ -117,6 +119,7 @@ def make_batch(
         anchor_tokens=_stack([row[1] for row in rows]),
         labels=_stack([row[2] for row in rows]),
         supervised=_stack([row[3] for row in rows]),
+        lengths=tuple(len(documents[index].token_ids) for index in indices),
     )
 
 

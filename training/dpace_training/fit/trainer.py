@@ -19,6 +19,7 @@ from dpace_training.drafter.model import BlockDrafter
 from dpace_training.drafter.warm_start import load_weights
 from dpace_training.fit.batches import Batch, epoch_batches, make_batch
 from dpace_training.fit.optimizer import learning_rate_at, make_optimizers
+from dpace_training.fit.packing import pack
 from dpace_training.fit.ranks import Ranks, accumulating, spread
 from dpace_training.fit.resume import (
     Fitted,
@@ -193,15 +194,18 @@ class Trainer:
         scales = block_scales(
             batch.supervised, reduction=self._config.loss.reduction, totals=totals
         )
+        rows = pack(batch, row_tokens=self._config.fit.pack_tokens)
         device = self._ranks.device
         autocast = torch.autocast(
             device.type, torch.bfloat16, enabled=self._config.fit.autocast == "bfloat16"
         )
         with autocast:
-            inputs = self.drafter.embed_blocks(batch.anchor_tokens.to(device), self.embedding)
-            hidden = self._module(batch.taps.to(device), inputs, batch.anchors.to(device))
+            inputs = self.drafter.embed_blocks(rows.anchor_tokens.to(device), self.embedding)
+            hidden = self._module(
+                rows.taps.to(device), inputs, rows.anchors.to(device), rows.starts.to(device)
+            )
             return block_objective(
-                hidden[:, :, 1:].flatten(0, 1),
+                hidden[:, :, 1:].flatten(0, 1)[rows.places.flatten().to(device)],
                 self.head,
                 batch.labels.to(device).flatten(0, 1),
                 batch.supervised.to(device).flatten(0, 1),

@@ -129,6 +129,30 @@ def test_micro_batches_do_not_change_the_step(build, reduction):
     assert second.gradient_norm == pytest.approx(first.gradient_norm, rel=1e-4)
 
 
+@pytest.mark.parametrize("row_tokens", [40, 90, 500])
+@pytest.mark.parametrize("window", [None, 6])
+def test_documents_in_one_row_give_the_same_steps(build, row_tokens, window):
+    apart = fresh(build(drafter__sliding_window=window))
+    packed = fresh(build(drafter__sliding_window=window, fit__pack_tokens=row_tokens))
+    for _ in range(3):
+        first, second = apart.train_step(), packed.train_step()
+        assert second.loss == pytest.approx(first.loss, rel=1e-5)
+        assert second.gradient_norm == pytest.approx(first.gradient_norm, rel=1e-4)
+
+
+def test_a_document_in_a_row_is_blind_to_its_neighbours(build):
+    trainer = fresh(build())
+    drafter, taps = trainer.drafter, torch.randn(1, 12, 64)
+    inputs = drafter.embed_blocks(torch.tensor([[3]]), trainer.embedding)
+    anchors, starts = torch.tensor([[9]]), torch.tensor([[5]])
+    seen = drafter(taps, inputs, anchors, starts)
+    other = taps.clone()
+    other[:, :5] += 1
+    assert torch.equal(drafter(other, inputs, anchors, starts), seen)
+    other[:, 5] += 1
+    assert not torch.allclose(drafter(other, inputs, anchors, starts), seen)
+
+
 def test_documents_without_room_for_a_block_are_counted_and_left_out(build, write_jsonl, caplog):
     records = [
         {"prompt": "abc", "completion": "defgh"},

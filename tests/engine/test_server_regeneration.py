@@ -1,4 +1,7 @@
-"""Answers through our own server's HTTP interface, with the token ids that the engine wrote."""
+"""Answers through our own server's HTTP interface, with the token ids that the engine wrote.
+
+The name keeps this file behind test_server_answers.py, which needs a server nobody asked before.
+"""
 
 import pytest
 
