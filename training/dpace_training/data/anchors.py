@@ -84,3 +84,13 @@ def block_targets(
     inside = positions.masked_fill(~is_inside, 0)
     labels = token_ids[inside].masked_fill(~is_inside, 0)
     return labels, loss_mask[inside] & is_inside
+
+
+def covered_tokens(
+    loss_mask: Bool[Tensor, " tokens"], anchors: Int[Tensor, " blocks"], *, block_size: int
+) -> int:
+    """Number of tokens to learn from that at least one block of a document predicts."""
+    positions = (anchors.unsqueeze(-1) + torch.arange(1, block_size)).flatten()
+    is_predicted = torch.zeros_like(loss_mask)
+    is_predicted[positions[positions < loss_mask.shape[0]]] = True
+    return int((is_predicted & loss_mask).sum())

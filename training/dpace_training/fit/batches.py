@@ -1,5 +1,6 @@
 """The order of the documents, and what one optimizer step sees of them."""
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dpace_training.config import FitConfig
-from dpace_training.data.anchors import anchor_generator, block_targets, sample_anchors
+from dpace_training.data.anchors import (
+    anchor_generator,
+    block_targets,
+    covered_tokens,
+    sample_anchors,
+)
 from dpace_training.data.hidden_states import UNKNOWN_TOKEN, FeatureSource
 from dpace_training.data.tokenize import TokenizedConversation
 from dpace_training.losses.config import LabelSource
@@ -123,6 +129,39 @@ def make_batch(
     )
 
 
+def anchor_coverage(
+    documents: Sequence[TokenizedConversation], *, block_size: int, fit: FitConfig
+) -> float:
+    """Share of the tokens to learn from that blocks of the first epoch predict; nan without any.
+
+    What is missing was not drawn, or can stand behind no anchor: the first token of an answer.
+    """
+    covered = total = 0
+    for document in documents:
+        loss_mask = torch.tensor(document.loss_mask)
+        anchors = _drawn_anchors(document, loss_mask, block_size=block_size, fit=fit, epoch=0)
+        covered += covered_tokens(loss_mask, anchors, block_size=block_size)
+        total += int(loss_mask.sum())
+    return covered / total if total else math.nan
+
+
+def _drawn_anchors(
+    document: TokenizedConversation,
+    loss_mask: Bool[Tensor, " tokens"],
+    *,
+    block_size: int,
+    fit: FitConfig,
+    epoch: int,
+) -> Int[Tensor, " blocks"]:
+    return sample_anchors(
+        loss_mask,
+        block_size=block_size,
+        num_anchors=fit.num_anchors,
+        generator=anchor_generator(fit.seed, epoch, document.document_id),
+        allow_tail=fit.allow_tail,
+    )
+
+
 def _most_likely(
     token_ids: Int[Tensor, " tokens"], next_token: Int[Tensor, " tokens"]
 ) -> Int[Tensor, " tokens"]:
@@ -142,13 +181,7 @@ def _document_blocks(
     epoch: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     loss_mask = torch.tensor(document.loss_mask)
-    anchors = sample_anchors(
-        loss_mask,
-        block_size=block_size,
-        num_anchors=fit.num_anchors,
-        generator=anchor_generator(fit.seed, epoch, document.document_id),
-        allow_tail=fit.allow_tail,
-    )
+    anchors = _drawn_anchors(document, loss_mask, block_size=block_size, fit=fit, epoch=epoch)
     labels, supervised = block_targets(wanted, loss_mask, anchors, block_size=block_size)
     return anchors, token_ids[anchors], labels, supervised
 

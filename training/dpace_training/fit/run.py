@@ -10,11 +10,14 @@ import torch
 from dpace_training.config import TrainConfig
 from dpace_training.data.prepare import PreparedData, prepare
 from dpace_training.drafter.model import BlockDrafter
+from dpace_training.fit.batches import anchor_coverage
 from dpace_training.fit.checkpoint import write_config, write_drafter
 from dpace_training.fit.journal import Journal, open_journal
 from dpace_training.fit.ranks import Ranks
 from dpace_training.fit.trackers import require_trackers
 from dpace_training.fit.trainer import Trainer
+
+COVERAGE_DOCUMENTS = 1024
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +51,10 @@ def _train(config: TrainConfig, ranks: Ranks) -> dict[str, Any] | None:
     if ranks.is_first:
         config.output.mkdir(parents=True, exist_ok=True)
         write_config(config.output, config)
+        logger.info(
+            "blocks of an epoch predict %.1f %% of the trained tokens",
+            100 * _coverage(config, data),
+        )
         if trainer.step:
             logger.info("going on after step %d of %d", trainer.step, trainer.total_steps)
     with open_journal(config, data, trainer) if ranks.is_first else nullcontext() as journal:
@@ -84,6 +91,12 @@ def _evaluate(trainer: Trainer, journal: Journal | None, *, is_new: bool) -> Non
         journal.evaluate(drafter, is_new=is_new)
 
 
+def _coverage(config: TrainConfig, data: PreparedData) -> float:
+    """Anchor coverage, judged by some of the documents."""
+    documents = data.documents[:COVERAGE_DOCUMENTS]
+    return anchor_coverage(documents, block_size=data.drafter.block_size, fit=config.fit)
+
+
 def _facts(
     config: TrainConfig, data: PreparedData, trainer: Trainer, drafter: BlockDrafter
 ) -> dict[str, Any]:
@@ -94,6 +107,7 @@ def _facts(
         "documents": len(data.documents),
         "documents_without_anchor": trainer.num_without_anchor,
         "trained_tokens": data.num_trained_tokens,
+        "anchor_coverage": _coverage(config, data),
         "target_agreement": data.agreement,
         "drafter_parameters": sum(p.numel() for p in drafter.parameters()),
         "torch": torch.__version__,

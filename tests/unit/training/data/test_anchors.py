@@ -9,6 +9,7 @@ from dpace_training.data.anchors import (
     anchor_candidates,
     anchor_generator,
     block_targets,
+    covered_tokens,
     sample_anchors,
 )
 
@@ -113,3 +114,10 @@ def test_a_document_without_blocks_has_targets_of_no_rows():
         torch.arange(5), mask("....."), torch.zeros(0, dtype=torch.int64), block_size=4
     )
     assert labels.shape == supervised.shape == (0, 3)
+
+
+def test_covered_tokens_are_counted_once_and_inside_the_document():
+    mask = torch.tensor([False, False, True, True, True, True, True])
+    # Blocks of 3 predict two tokens: 3 and 4, 4 and 5, and 7, which is outside.
+    assert covered_tokens(mask, torch.tensor([2, 3, 6]), block_size=3) == 3
+    assert covered_tokens(mask, torch.tensor([], dtype=torch.long), block_size=3) == 0

@@ -4,7 +4,7 @@ import torch
 from dpace_training.config import FitConfig
 from dpace_training.data.hidden_states import TargetFeatures
 from dpace_training.data.tokenize import TokenizedConversation
-from dpace_training.fit.batches import epoch_batches, make_batch
+from dpace_training.fit.batches import anchor_coverage, epoch_batches, make_batch
 
 FIT = FitConfig(num_anchors=3, seed=4)
 
@@ -137,3 +137,13 @@ def test_rows_beyond_the_documents_end_stay_inside_the_batch():
 
 def test_without_soft_labels_there_are_no_target_states():
     assert batch([0]).target_states(torch.device("cpu")) is None
+
+
+def test_coverage_is_the_share_of_trained_tokens_that_blocks_predict():
+    # Of 12 - 2 and 7 - 3 trained tokens all but the first can stand behind an anchor; document 12
+    # has one trained token and no anchor.
+    every = FitConfig(num_anchors=100, seed=4, allow_tail=True)
+    assert anchor_coverage(DOCUMENTS, block_size=4, fit=every) == pytest.approx((9 + 3) / 15)
+    # One anchor in document 11 at 3, of a block that ends inside: tokens 4, 5 and 6.
+    alone = FitConfig(num_anchors=1, seed=4)
+    assert anchor_coverage(DOCUMENTS[1:2], block_size=4, fit=alone) == pytest.approx(3 / 4)
