@@ -124,6 +124,7 @@ def test_a_signal_stops_the_demo_and_its_server(models, tmp_path, sent, status):
     script = tmp_path / "demo.py"
     script.write_text(
         f"""
+import signal
 import sys
 from pathlib import Path
 from rich.console import Console
@@ -131,6 +132,8 @@ from dpace_serve.demo.plan import DemoModels
 from dpace_serve.demo.run import run_demo
 from dpace_serve.demo.settings import DemoSettings
 
+# A job that a shell runs in the background inherits that this signal is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     run_demo(
         DemoModels(Path("t"), {{"dpace": Path("d")}}, Path({str(models.prompts)!r})),
