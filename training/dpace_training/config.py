@@ -222,6 +222,8 @@ class FitConfig(Config):
     """Weight decay, decoupled from the gradient."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     """Largest norm of the whole gradient."""
+    recompute_layers: bool = False
+    """Keep no activations inside the drafter's layers: less memory, a forward pass more."""
     autocast: Literal["none", "bfloat16"] = "none"
     """Number format of the drafter's matrix products; weights and losses stay in float32."""
     seed: int = 0

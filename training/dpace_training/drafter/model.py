@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from dpace_serve.drafter.checkpoint import DrafterConfig
 from dpace_training.drafter.attention import (
@@ -139,7 +140,11 @@ class DrafterLayer(nn.Module):
 
 
 class BlockDrafter(nn.Module):
-    """The trainable drafter; embedding and LM head are the target's and stay outside."""
+    """The trainable drafter; embedding and LM head are the target's and stay outside.
+
+    Attributes:
+        recompute_layers: Work out a layer's activations again in the backward pass.
+    """
 
     def __init__(self, config: DrafterConfig) -> None:
         super().__init__()
@@ -150,6 +155,7 @@ class BlockDrafter(nn.Module):
         self.layers = nn.ModuleList(DrafterLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self._rotary = RotaryPositions(config)
+        self.recompute_layers = False
 
     def forward(
         self,
@@ -211,7 +217,11 @@ class BlockDrafter(nn.Module):
         block_angles = self._rotary.angles(anchors.unsqueeze(-1) + block_offsets)
         hidden = block_embeddings
         for layer, layer_context, mask in zip(self.layers, context, masks, strict=True):
-            hidden = layer(hidden, layer_context, block_angles, mask)
+            inputs = (hidden, layer_context, block_angles, mask)
+            if self.recompute_layers and torch.is_grad_enabled():
+                hidden = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
+            else:
+                hidden = layer(*inputs)
         normed: Tensor = self.norm(hidden)
         return normed
 

@@ -66,6 +66,7 @@ class Trainer:
         self.embedding: Tensor = model.get_input_embeddings().weight.detach().float().to(device)
         self.head: Tensor = model.get_output_embeddings().weight.detach().float().to(device)
         self.drafter = _initial_drafter(config, data).to(device)
+        self.drafter.recompute_layers = config.fit.recompute_layers
         self._config = config
         self._data = data
         self._ranks = ranks

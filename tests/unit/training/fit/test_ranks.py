@@ -19,6 +19,8 @@ RUNS = {
     "divided by weights": {"loss": {"reduction": "weight_sum"}},
     "per token": {"loss": {"reduction": "token"}, "fit": {"sharding": "fsdp2"}},
     "soft labels": {"loss": {"recipe": "lk"}},
+    "recomputed": {"fit": {"sharding": "fsdp2", "recompute_layers": True}},
+    "packed": {"fit": {"sharding": "fsdp2", "pack_tokens": 100}},
     "muon": {"fit": {"optimizer": "muon"}},
 }
 # Ten documents in steps of three: the last step of an epoch has one, so one rank has none.

@@ -129,6 +129,22 @@ def test_micro_batches_do_not_change_the_step(build, reduction):
     assert second.gradient_norm == pytest.approx(first.gradient_norm, rel=1e-4)
 
 
+def test_recomputed_layers_give_the_same_steps_from_fewer_kept_tensors(build):
+    kept, recomputed = fresh(build()), fresh(build(fit__recompute_layers=True))
+    saved = {}
+    for name, trainer in (("kept", kept), ("recomputed", recomputed)):
+        sizes = saved.setdefault(name, [])
+        hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, sizes=sizes: sizes.append(tensor.numel()) or tensor,
+            lambda tensor: tensor,
+        )
+        with hooks:
+            trainer.train_step()
+    assert sum(saved["recomputed"]) < sum(saved["kept"])
+    assert losses(recomputed, 3) == losses(kept, 3)
+    assert same(weights(recomputed), weights(kept))
+
+
 @pytest.mark.parametrize("row_tokens", [40, 90, 500])
 @pytest.mark.parametrize("window", [None, 6])
 def test_documents_in_one_row_give_the_same_steps(build, row_tokens, window):
