@@ -149,6 +149,15 @@ class LossConfig(Config):
         return bool(self._on_soft_labels)
 
     @property
+    def needs_overlap(self) -> bool:
+        """Whether the overlap of the two distributions is worked out."""
+        return (
+            self.token_loss in ("tv", "neg_log_acceptance", "lk_hybrid")
+            or self.joint == "expected_tau"
+            or (self.weighting == "dpace" and self.confidence == "overlap")
+        )
+
+    @property
     def _on_soft_labels(self) -> list[str]:
         conditions = {
             f"token_loss = {self.token_loss}": self.token_loss != "ce",  # noqa: S105

@@ -177,6 +177,10 @@ def _chunk_objective(
     total = (chunk.scale.to(block_losses.dtype) * block_losses).sum()
     with torch.no_grad():
         statistics = ObjectiveStatistics.of(
-            predictions, weights=weights, token_loss=token_loss, joint=joint
+            predictions,
+            weights=weights,
+            token_loss=token_loss,
+            joint=joint,
+            with_overlap=loss.needs_overlap,
         )
     return total, statistics

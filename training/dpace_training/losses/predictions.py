@@ -1,6 +1,7 @@
 """What a drafter says at each draft position, as far as losses and weights look at it."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -8,22 +9,54 @@ from torch import Tensor
 from torch.nn import functional
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Agreement:
     """Drafter and target side by side at each position; gradient runs through the drafter only.
 
+    What an objective does not look at is not computed: on a large vocabulary each costs a pass over
+    all logits.
+
     Attributes:
-        draft_log_probs: Drafter's log-probabilities.
-        target_probs: Target's probabilities of the same next token.
-        overlap: Chance that a draft sampled from the one is accepted by the other, given that
-            all before it were: the sum over tokens of the smaller probability.
-        greedy_acceptance: Target's probability of the drafter's most likely token.
+        draft_logits: Drafter's logits, divided by the temperature.
+        target_logits: Target's logits of the same next token, divided by the temperature.
+        target_probs: Their probabilities.
+        most_likely: Drafter's most likely token.
     """
 
-    draft_log_probs: Float[Tensor, "blocks positions vocab"]
+    draft_logits: Float[Tensor, "blocks positions vocab"]
+    target_logits: Float[Tensor, "blocks positions vocab"]
     target_probs: Float[Tensor, "blocks positions vocab"]
-    overlap: Float[Tensor, "blocks positions"]
-    greedy_acceptance: Float[Tensor, "blocks positions"]
+    most_likely: Int[Tensor, "blocks positions"]
+
+    @cached_property
+    def overlap(self) -> Float[Tensor, "blocks positions"]:
+        """Chance that a sampled draft is accepted, given that all before it were.
+
+        It is the sum over tokens of the smaller of both models' probabilities.
+        """
+        return torch.minimum(self.draft_logits.softmax(dim=-1), self.target_probs).sum(dim=-1)
+
+    @cached_property
+    def greedy_acceptance(self) -> Float[Tensor, "blocks positions"]:
+        """Target's probability of the drafter's most likely token."""
+        return self.target_probs.gather(-1, self.most_likely.unsqueeze(-1)).squeeze(-1)
+
+    @cached_property
+    def divergence(self) -> Float[Tensor, "blocks positions"]:
+        """Kullback-Leibler divergence of the drafter from the target in nats."""
+        # Sums of probability times logit need neither model's log-probabilities, which would be
+        # two more passes over the vocabulary.
+        expected_logit = (self.target_probs * self.draft_logits).sum(dim=-1)
+        cross_entropy = self.draft_logits.logsumexp(dim=-1) - expected_logit
+        with torch.no_grad():
+            highest = self.target_logits.max(dim=-1)
+            likeliest = self.target_probs.gather(-1, highest.indices.unsqueeze(-1)).squeeze(-1)
+            log_normaliser = highest.values - likeliest.log()
+            # A target may rule a token out with minus infinity, and 0 times that is NaN.
+            lowest = torch.finfo(self.target_logits.dtype).min
+            expected = (self.target_probs * self.target_logits.clamp_min(lowest)).sum(dim=-1)
+            entropy = log_normaliser - expected
+        return cross_entropy - entropy
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +128,13 @@ def _agreement(
     most_likely: Int[Tensor, "blocks positions"],
     temperature: float,
 ) -> Agreement:
-    draft_log_probs = functional.log_softmax(logits / temperature, dim=-1)
-    target_probs = functional.softmax(target_logits.detach() / temperature, dim=-1)
+    if temperature != 1:
+        logits, target_logits = logits / temperature, target_logits / temperature
     return Agreement(
-        draft_log_probs=draft_log_probs,
-        target_probs=target_probs,
-        overlap=torch.minimum(draft_log_probs.exp(), target_probs).sum(dim=-1),
-        greedy_acceptance=target_probs.gather(-1, most_likely.unsqueeze(-1)).squeeze(-1),
+        draft_logits=logits,
+        target_logits=target_logits.detach(),
+        target_probs=target_logits.detach().softmax(dim=-1),
+        most_likely=most_likely,
     )
 
 

@@ -24,7 +24,7 @@ class ObjectiveStatistics:
     confidence: Float[Tensor, " positions"]
     """Drafter's probability of the label."""
     overlap: Float[Tensor, " positions"]
-    """Overlap of drafter and target; zeros where the objective does not look at the target."""
+    """Overlap of drafter and target; zeros where the objective does not look at it."""
     blocks: Float[Tensor, ""]
     """Blocks with at least one supervised position."""
     leading_run: Float[Tensor, ""]
@@ -98,13 +98,15 @@ class ObjectiveStatistics:
         weights: Float[Tensor, "blocks positions"],
         token_loss: Float[Tensor, "blocks positions"],
         joint: Float[Tensor, " blocks"],
+        with_overlap: bool,
     ) -> "ObjectiveStatistics":
         """The sums over one chunk of blocks."""
         supervised = predictions.supervised
         correct = predictions.is_right & supervised
         leading = (correct | ~supervised).cumprod(dim=-1).bool() & supervised
-        agreement = predictions.agreement
-        overlap = agreement.overlap if agreement is not None else torch.zeros_like(token_loss)
+        overlap = torch.zeros_like(token_loss)
+        if with_overlap:
+            overlap = predictions.require_agreement().overlap.detach()
         return cls(
             positions=supervised.double().sum(dim=0),
             weight=weights.double().sum(dim=0),

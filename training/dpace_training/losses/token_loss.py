@@ -8,7 +8,6 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 from dpace_training.losses.config import LossConfig, TokenLossName
 from dpace_training.losses.predictions import BlockPredictions
@@ -25,11 +24,7 @@ def cross_entropy(predictions: BlockPredictions, loss: LossConfig) -> PositionLo
 
 def kl_divergence(predictions: BlockPredictions, loss: LossConfig) -> PositionLoss:  # noqa: ARG001 (one table, one form)
     """Divergence of the drafter from the target in nats, the target's probabilities first."""
-    agreement = predictions.require_agreement()
-    # Not the product with a difference of logs: that is NaN where the target's probability is 0.
-    return functional.kl_div(
-        agreement.draft_log_probs, agreement.target_probs, reduction="none"
-    ).sum(dim=-1)
+    return predictions.require_agreement().divergence
 
 
 def total_variation(predictions: BlockPredictions, loss: LossConfig) -> PositionLoss:  # noqa: ARG001 (one table, one form)

@@ -122,20 +122,23 @@ def predictions(
     confidences=V1, *, supervised=NO_HOLE, right=None, overlap=None, target_of_draft=None
 ) -> BlockPredictions:
     """One block; `right` tells where the drafter's most likely token is the label."""
-    overlaps = None
+    agreement = None
     if overlap is not None or target_of_draft is not None:
-        nothing = torch.zeros(1, len(confidences), 2, dtype=torch.float64)
-        overlaps = Agreement(
-            draft_log_probs=nothing,
-            target_probs=nothing,
-            overlap=row(*(overlap or confidences)).requires_grad_(),
-            greedy_acceptance=row(*(target_of_draft or confidences)),
+        # Two tokens, the first is drafted. Where the target is sure of it, the overlap is the
+        # drafter's own probability.
+        draft = row(*(overlap or confidences)).squeeze(0)
+        target = row(*(target_of_draft or [1.0] * len(confidences))).squeeze(0)
+        agreement = Agreement(
+            draft_logits=torch.stack((draft, 1 - draft), dim=-1).log()[None].requires_grad_(),
+            target_logits=torch.stack((target, 1 - target), dim=-1).log()[None],
+            target_probs=torch.stack((target, 1 - target), dim=-1)[None],
+            most_likely=torch.zeros(1, len(confidences), dtype=torch.long),
         )
     return BlockPredictions(
         cross_entropy=-row(*confidences).log().requires_grad_(),
         is_right=mask(*(right or NO_HOLE)),
         supervised=mask(*supervised),
-        agreement=overlaps,
+        agreement=agreement,
     )
 
 
