@@ -29,10 +29,13 @@ Overrides = Annotated[
 @app.command()
 def prepare(config: ConfigFile, overrides: Overrides = None) -> None:
     """Let the target answer the prompts and read its hidden states, before `dpace train`."""
+    import torch
+
     from dpace_training.data.prepare import prepare as run
 
     _log_to_stderr()
-    data = run(load_config(TrainConfig, config, overrides or []))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    data = run(load_config(TrainConfig, config, overrides or []), device)
     typer.echo(
         f"{len(data.documents)} documents with {data.num_trained_tokens} tokens to train on, "
         f"{100 * data.agreement:.2f} % of them the target's first choice; "

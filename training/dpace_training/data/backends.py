@@ -22,8 +22,8 @@ _WRITERS: dict[str, Callable[[Target, RegenerateConfig, DataConfig], AnswerWrite
 }
 
 
-def load_needed_target(config: TrainConfig) -> Target:
-    """The target, whole only where this process runs it.
+def load_needed_target(config: TrainConfig, device: torch.device) -> Target:
+    """The target on this device, whole only where this process runs it.
 
     Raises:
         CheckpointError: If it cannot be loaded.
@@ -32,8 +32,16 @@ def load_needed_target(config: TrainConfig) -> Target:
     has_answers = data.regenerate.enabled or config.evaluation.conversations is not None
     answers_here = has_answers and data.regenerate.backend == "transformers"
     if answers_here or data.hidden_states_backend == "transformers":
-        return load_target(config.target, dtype=dtype, enable_thinking=data.enable_thinking)
-    return load_target_ends(config.target, dtype=dtype, enable_thinking=data.enable_thinking)
+        target = load_target(config.target, dtype=dtype, enable_thinking=data.enable_thinking)
+        target.model.to(device)
+        return target
+    target = load_target_ends(config.target, dtype=dtype, enable_thinking=data.enable_thinking)
+    model = target.model
+    # The layers between them have no weights that could be moved.
+    for end in (model.get_input_embeddings(), model.get_decoder().norm):
+        end.to(device)
+    model.get_output_embeddings().to(device)
+    return target
 
 
 def answer_writer(target: Target, answers: RegenerateConfig, data: DataConfig) -> AnswerWriter:

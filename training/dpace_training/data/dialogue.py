@@ -30,7 +30,7 @@ class Dialogue:
             self._document = replace(source, completion="", answer_ids=None)
             self._open = [()]
         else:
-            self._document = replace(source, messages=(), answer_ids=None)
+            self._document = replace(source, messages=(), answer_ids=None, answer_is_cut=False)
             self._open = _questions(source.messages)
 
     @property

@@ -1,6 +1,8 @@
 """Asks a target behind an OpenAI-compatible server for one answer."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,12 +36,26 @@ def connect(config: EndpointConfig) -> openai.OpenAI:
     Raises:
         ConfigError: If the key file cannot be read or is empty.
     """
-    return openai.OpenAI(
-        base_url=config.base_url,
-        api_key=NO_KEY if config.api_key_file is None else _read_key(config.api_key_file),
-        max_retries=config.max_retries,
-        timeout=config.timeout_seconds,
-    )
+    key = NO_KEY if config.api_key_file is None else _read_key(config.api_key_file)
+    with _without_settings_for_openai():
+        return openai.OpenAI(
+            base_url=config.base_url,
+            api_key=key,
+            max_retries=config.max_retries,
+            timeout=config.timeout_seconds,
+        )
+
+
+@contextmanager
+def _without_settings_for_openai() -> Iterator[None]:
+    """Hide what the environment says for another server: keys, organisation, headers."""
+    hidden = {name: value for name, value in os.environ.items() if name.startswith("OPENAI_")}
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 class Endpoint:
@@ -81,10 +97,10 @@ class Endpoint:
             try:
                 return self._request(dialogue, self._extensions())
             except (openai.BadRequestError, openai.UnprocessableEntityError):
-                response = self._request(dialogue, {})
+                response = self._request(dialogue, self._template_settings())
                 self._takes_extensions = False
                 return response
-        return self._request(dialogue, {})
+        return self._request(dialogue, self._template_settings())
 
     def _request(self, dialogue: Dialogue, extensions: dict[str, Any]) -> Any:  # noqa: ANN401 - as above
         source, seed = dialogue.source, dialogue.seed(self._config.seed)
@@ -109,12 +125,17 @@ class Endpoint:
             extra_body=extensions,
         )
 
+    def _template_settings(self) -> dict[str, Any]:
+        """Never left out: without them a server would answer another prompt than was asked."""
+        thinking = self._target.enable_thinking
+        if thinking is None:
+            return {}
+        return {"chat_template_kwargs": {"enable_thinking": thinking}}
+
     def _extensions(self) -> dict[str, Any]:
         """What vLLM takes beyond the protocol: ids, and the whole distribution."""
-        thinking = self._target.enable_thinking
-        template = {} if thinking is None else {"enable_thinking": thinking}
         return {
-            **({"chat_template_kwargs": template} if template else {}),
+            **self._template_settings(),
             "return_token_ids": True,
             "stop_token_ids": sorted(self._target.end_ids),
             # Otherwise the server's defaults, often the target's own, would cut the distribution.

@@ -49,10 +49,14 @@ class PreparedData:
         return sum(sum(document.loss_mask) for document in self.documents)
 
 
-def prepare(config: TrainConfig) -> PreparedData:
+def prepare(config: TrainConfig, device: torch.device | None = None) -> PreparedData:
     """Let the target answer the prompts, tokenise, and read the target's hidden states.
 
     What lies in `data.work` already is used, provided that it was made from the same.
+
+    Args:
+        config: The run.
+        device: Where the target computes; the CPU when not given.
 
     Raises:
         ConfigError: If a file or setting is wrong, or `data.work` holds something else's data.
@@ -64,7 +68,7 @@ def prepare(config: TrainConfig) -> PreparedData:
         needs_prompt=config.data.regenerate.enabled,
     )
     held_out_source = _held_out_prompts(config.evaluation)
-    target = load_needed_target(config)
+    target = load_needed_target(config, device or torch.device("cpu"))
     drafter = drafter_config(config, target)
     if config.data.regenerate.enabled:
         source = _answered(config, target, source, "answers.jsonl", config.data.regenerate)

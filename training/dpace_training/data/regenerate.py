@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from dpace_training.config import RegenerateConfig
 from dpace_training.data.answers import TransformersWriter
-from dpace_training.data.conversations import Document, parse_record, read_documents, to_record
+from dpace_training.data.conversations import Document, parse_record, to_record
 from dpace_training.data.provenance import claim_key
 from dpace_training.data.target_model import Target
 from dpace_training.progress import progress_bar
@@ -62,7 +62,7 @@ def regenerate_file(
     writer = writer or TransformersWriter(target, config)
     _claim(destination, target, documents, writer.settings)
     if destination.exists():
-        return read_documents(destination)
+        return list(_recover(destination))
     partial = destination.with_suffix(".partial")
     answered = {document.document_id: document for document in _recover(partial)}
     with (

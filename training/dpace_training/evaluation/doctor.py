@@ -16,7 +16,8 @@ from dpace_serve.drafter.checkpoint import DrafterConfig
 from dpace_serve.drafter.finding import Finding
 from dpace_serve.drafter.target import find_target_folder
 from dpace_serve.errors import CheckpointError, ConfigError
-from dpace_training.data.conversations import read_documents, spread
+from dpace_training.data.conversations import spread
+from dpace_training.data.sources import read_source
 from dpace_training.data.target_model import Target, load_target
 from dpace_training.data.tokenize import TokenizedConversation
 from dpace_training.drafter.model import BlockDrafter
@@ -56,9 +57,12 @@ def examine_by_replay(
         raise CheckpointError(f"{target}: no local copy to replay. Download it first.")
     if config.conversations is None:
         raise ConfigError("no prompts to replay. Give a JSONL file of conversations.")
-    sources = spread(read_documents(config.conversations), config.max_documents)
+    source = read_source(config.conversations, config.input, needs_prompt=True)
+    sources = spread(source, config.max_documents)
     drafter = load_drafter(drafter_dir)
-    loaded = load_target(folder, dtype=torch.float32)
+    loaded = load_target(
+        folder, dtype=torch.float32, enable_thinking=drafter.config.enable_thinking
+    )
     require_fit(drafter_dir, drafter, loaded)
     documents = answer_prompts(loaded, sources, config, None)
     replays = _Replays(loaded, drafter, documents, batch_size=config.batch_size)

@@ -72,10 +72,13 @@ class RolloutBatch:
         """Pad rollouts, and read their context once for all blocks that will be drafted."""
         # The last token is never before an anchor; some rollouts have no taps for it.
         taps = [rollout.taps[: rollout.last] for rollout in rollouts]
+        token_ids = pad_sequence([rollout.token_ids for rollout in rollouts], batch_first=True)
+        # Rollouts wait in main memory, wherever the drafter computes.
+        device = drafter.fc.weight.device
         return cls(
-            token_ids=pad_sequence([rollout.token_ids for rollout in rollouts], batch_first=True),
-            lasts=torch.tensor([rollout.last for rollout in rollouts], device=taps[0].device),
-            context=drafter.read_context(pad_sequence(taps, batch_first=True)),
+            token_ids=token_ids.to(device),
+            lasts=torch.tensor([rollout.last for rollout in rollouts], device=device),
+            context=drafter.read_context(pad_sequence(taps, batch_first=True).to(device)),
         )
 
     def only(self, rows: Int[Tensor, " kept"]) -> "RolloutBatch":

@@ -34,7 +34,8 @@ class Ranks:
 
     def __init__(self) -> None:
         """Join the other processes, where a launcher has started some."""
-        is_cpu = not torch.accelerator.is_available()
+        # Sums are kept in float64, which Apple's devices lack.
+        is_cpu = not torch.cuda.is_available()
         state = PartialState(cpu=is_cpu, timeout=LONGEST_WAIT)
         self.rank: int = state.process_index
         self.size: int = state.num_processes

@@ -32,7 +32,7 @@ from dpace_training.fit.ranks import Ranks
 
 RESUME_FOLDER = "resume"
 # Settings that change nothing that is computed.
-_FREE_SETTINGS = ("fit.keep_last", "fit.trackers", "drafter.init_from")
+_FREE_SETTINGS = ("fit.keep_last", "fit.trackers")
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 logger = logging.getLogger(__name__)

@@ -46,7 +46,7 @@ def train(config: TrainConfig) -> dict[str, Any] | None:
 def _train(config: TrainConfig, ranks: Ranks) -> dict[str, Any] | None:
     # What the first rank prepares the others find on disk.
     with ranks.first_alone():
-        data = prepare(config)
+        data = prepare(config, ranks.device)
     trainer = Trainer(config, data, ranks)
     if ranks.is_first:
         config.output.mkdir(parents=True, exist_ok=True)
