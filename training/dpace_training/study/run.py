@@ -1,5 +1,6 @@
 """`dpace study`: train every arm with every seed, replay held-out answers, and sum up."""
 
+import hashlib
 import json
 import logging
 from dataclasses import dataclass
@@ -8,12 +9,13 @@ from typing import Any
 
 import torch
 
-from dpace_training.config import InputConfig, RegenerateConfig
+from dpace_serve.errors import ConfigError
+from dpace_training.config import InputConfig, RegenerateConfig, TrainConfig
 from dpace_training.data.conversations import spread
 from dpace_training.data.provenance import claim_key
 from dpace_training.data.regenerate import regenerate_file
 from dpace_training.data.sources import read_source
-from dpace_training.data.target_model import Target, load_target
+from dpace_training.data.target_model import Target, load_target, target_revision
 from dpace_training.data.tokenize import tokenize_document
 from dpace_training.evaluation.compare import load_drafter
 from dpace_training.evaluation.held_out import (
@@ -47,6 +49,7 @@ def run_study(config: StudyConfig) -> dict[str, Any]:
     for seed in config.seeds:
         for arm in config.arms:
             run = config.run(arm, seed)
+            claim_key(run.output / "run.key.json", _run_key(run), what="a run of the study")
             if not (run.output / TRAINED_FILE).exists():
                 logger.info("training %s with seed %d", arm, seed)
                 train(run)
@@ -69,8 +72,12 @@ class _Measure:
 
     def acceptance(self, folder: Path) -> dict[str, RunAcceptance]:
         """Acceptance of the drafter in this folder on every set, measured once."""
-        sets = {name: held_out.model_dump(mode="json") for name, held_out in self._sets.items()}
-        claim_key(folder / "held_out.key.json", sets, what="acceptance on held-out prompts")
+        key: dict[str, Any] = {
+            name: {**held_out.model_dump(mode="json"), "text": _digest(held_out.conversations)}
+            for name, held_out in self._sets.items()
+        }
+        key["drafter"] = _digest(folder / TRAINED_FILE)
+        claim_key(folder / "held_out.key.json", key, what="acceptance on held-out prompts")
         path = folder / ACCEPTANCE_FILE
         if path.exists():
             stored = json.loads(path.read_text(encoding="utf-8"))
@@ -141,6 +148,24 @@ class _Measure:
             for document in answered
         ]
         return held_out_prompts(target, documents, layer_ids, batch_size=batch_size)
+
+
+def _run_key(run: TrainConfig) -> dict[str, Any]:
+    """Everything that a run depends on, but for the code."""
+    return {
+        "settings": run.model_dump(mode="json", exclude={"output"}),
+        "target": target_revision(run.target),
+        "text": _digest(run.data.conversations),
+    }
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}). Check the path; a study takes files."
+        ) from None
 
 
 def _run_acceptance(arm: ArmAcceptance) -> RunAcceptance:

@@ -1,5 +1,7 @@
+import dataclasses
 import json
 import logging
+import os
 import time
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from dpace_serve.errors import ConfigError, EngineError
 from dpace_training.config import EndpointConfig, RegenerateConfig
 from dpace_training.data.conversations import Completion, Conversation, Message, read_documents
+from dpace_training.data.endpoint import NO_KEY, connect
 from dpace_training.data.endpoint_answers import EndpointWriter
 from dpace_training.data.regenerate import regenerate_file
 from dpace_training.data.tokenize import chat_prompt_ids, tokenize_document
@@ -128,6 +131,36 @@ def test_a_server_that_refuses_extensions_is_asked_without_them_from_then_on(tar
         answered = answers(target, endpoint, [chat(i, "x") for i in range(3)], max_concurrency=1)
     assert len(answered) == 3
     assert ["top_k" in body for body in endpoint.bodies] == [True, False, False, False]
+
+
+def test_the_thinking_mode_is_asked_for_even_without_other_extensions(target):
+    def script(body):
+        return Refusal(400, "top_k?") if "top_k" in body else reply(body, "yes")
+
+    told = dataclasses.replace(target, enable_thinking=False)
+    with running(script) as endpoint:
+        answers(told, endpoint, [chat(i, "x") for i in range(2)], max_concurrency=1)
+    asked = [body["chat_template_kwargs"] for body in endpoint.bodies]
+    assert asked == [{"enable_thinking": False}] * 3
+
+
+def test_the_environments_settings_for_another_server_stay_at_home(target, monkeypatch):
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-x")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "project-x")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer mine")
+    with running(with_ids(target)) as endpoint:
+        client = connect(settings(endpoint).openai)
+        assert (client.organization, client.project) == (None, None)
+        answers(target, endpoint, [chat(0, "x")])
+    assert endpoint.keys == [f"Bearer {NO_KEY}"]
+    assert os.environ["OPENAI_ORG_ID"] == "org-x"
+
+
+def test_a_complete_answer_takes_the_place_of_one_that_was_cut(target):
+    cut = dataclasses.replace(chat(0, "x"), answer_is_cut=True)
+    with running(lambda body: reply(body, "yes")) as endpoint:
+        (answered,) = answers(target, endpoint, [cut])
+    assert not answered.answer_is_cut
 
 
 def test_a_busy_server_is_asked_again(target):

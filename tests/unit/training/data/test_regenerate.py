@@ -84,3 +84,12 @@ def test_a_key_file_from_before_there_were_backends_stays_valid(target, complete
         "seed": 5,
     }
     assert sorted(key) == ["prompts", "settings", "target", "target_dtype"]
+
+
+def test_documents_keep_their_ids_when_finished_answers_are_read_again(target, tmp_path):
+    documents = [Completion(document_id, "other", "abc", "", None) for document_id in (3, 8)]
+    config = RegenerateConfig(max_new_tokens=4)
+    first = regenerate_file(target, documents, tmp_path / "answers.jsonl", config)
+    again = regenerate_file(target, documents, tmp_path / "answers.jsonl", config)
+    assert [document.document_id for document in again] == [3, 8]
+    assert again == first

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 
 import pytest
 import torch
@@ -77,6 +78,16 @@ def test_a_warm_run_resumes_from_its_own_state_not_from_its_source(build, source
     assert all(
         torch.equal(tensor, expected[name]) for name, tensor in resumed.drafter.state_dict().items()
     )
+
+
+def test_a_run_that_began_elsewhere_is_not_resumed(build, source, tmp_path):
+    config = build(init_from=str(source))
+    trainer = Trainer(config, prepare(config), Ranks())
+    trainer.train_step()
+    trainer.save()
+    other = build(init_from=str(shutil.copytree(source, tmp_path / "other")))
+    with pytest.raises(ConfigError, match=r"differs in drafter\.init_from"):
+        Trainer(other, prepare(other), Ranks())
 
 
 def refusal(config, target, kind=ConfigError):

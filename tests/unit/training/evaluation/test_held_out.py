@@ -13,6 +13,7 @@ from dpace_training.evaluation.compare import compare_drafters, load_drafter
 from dpace_training.evaluation.config import ComparisonConfig
 from dpace_training.evaluation.decode import decode
 from dpace_training.evaluation.held_out import held_out_prompts, measure_acceptance
+from dpace_training.evaluation.rollouts import Rollout, RolloutBatch
 from dpace_training.fit import run
 from dpace_training.fit.ranks import Ranks
 from dpace_training.fit.trainer import Trainer
@@ -172,3 +173,14 @@ def test_training_leaves_nothing_to_do_once_it_is_finished(made):
     trainer = Trainer(config, prepare(config), Ranks())
     assert trainer.step == trainer.total_steps == 12
     assert run.train(config) == facts
+
+
+def test_rollouts_go_where_the_drafter_is(made):
+    config, _ = made
+    drafter = load_drafter(config.output)
+    rollout = Rollout(
+        torch.arange(6), num_prompt_tokens=2, taps=torch.zeros(5, drafter.fc.in_features)
+    )
+    batch = RolloutBatch.of(drafter.to("meta"), [rollout])
+    tensors = (batch.token_ids, batch.lasts, batch.context[0][0])
+    assert {tensor.device.type for tensor in tensors} == {"meta"}

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -69,3 +70,18 @@ def test_another_held_out_set_does_not_reuse_old_figures(values):
     fewer = {**values["held_out"]["greedy"], "max_documents": 2}
     with pytest.raises(ConfigError, match="were made with another greedy"):
         study(values, seeds=[0], held_out=values["held_out"] | {"greedy": fewer})
+
+
+def test_runs_of_another_study_are_not_taken_for_its_own(values):
+    study(values, seeds=[0])
+    sharper = values["arms"] | {"dpace": {"recipe": "dpace", "alpha": 0.2}}
+    with pytest.raises(ConfigError, match="a run of the study there were made with another set"):
+        study(values, seeds=[0], arms=sharper)
+
+
+def test_other_prompts_under_the_same_name_are_noticed(values):
+    study(values, seeds=[0])
+    prompts = Path(values["held_out"]["greedy"]["conversations"])
+    prompts.write_text(prompts.read_text().replace("tell", "sing"))
+    with pytest.raises(ConfigError, match="were made with another greedy"):
+        study(values, seeds=[0])
