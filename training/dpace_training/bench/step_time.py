@@ -19,23 +19,17 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from dpace_serve.config import build_config
 from dpace_serve.demo.bundle import target_folder
 from dpace_serve.demo.machine import this_machine
 from dpace_serve.result_file import require_writable, write_json
-from dpace_training.config import TrainConfig
-from dpace_training.data.hidden_states import TargetFeatures
-from dpace_training.data.prepare import PreparedData
-from dpace_training.data.target_model import Target, load_target
-from dpace_training.data.tokenize import TokenizedConversation
-from dpace_training.drafter.shape import drafter_config
+from dpace_training.bench.random_run import random_trainer
+from dpace_training.data.target_model import load_target
 from dpace_training.fit.ranks import Ranks
 from dpace_training.fit.trainer import Trainer
 from dpace_training.progress import progress_bar
 
 BASELINE = "dflash"
 RECIPES = ("uniform", "dflash", "dpace", "auf", "left_to_right", "lk")
-DOCUMENTS, TOKENS, PROMPT = 64, 96, 16
 ROUNDS = 30
 
 
@@ -90,60 +84,10 @@ def _quartiles(ratios: Sequence[float]) -> dict[str, float]:
 
 def _trainers(folder: Path) -> dict[str, Trainer]:
     target = load_target(target_folder(), dtype=torch.float32)
-    trainers = {}
-    for recipe in RECIPES:
-        config = build_config(TrainConfig, _settings(folder / recipe, recipe), source=recipe)
-        trainers[recipe] = Trainer(config, _random_data(config, target), Ranks())
-    return trainers
-
-
-def _settings(output: Path, recipe: str) -> dict[str, Any]:
     return {
-        "target": str(target_folder()),
-        "output": str(output),
-        "data": {"conversations": "random", "work": "random"},
-        "drafter": {"num_hidden_layers": 2, "block_size": 8, "mask_token_id": 3},
-        "loss": {"recipe": recipe},
-        "fit": {"batch_size": 16, "num_anchors": 16, "epochs": 1000, "autocast": "bfloat16"},
+        recipe: random_trainer(target, folder / recipe, recipe, {"autocast": "bfloat16"})
+        for recipe in RECIPES
     }
-
-
-class _RandomFeatures:
-    def __init__(self, target: Target, num_taps: int) -> None:
-        hidden = target.model.config.hidden_size
-        generator = torch.Generator().manual_seed(0)
-        self._features = TargetFeatures(
-            taps=torch.randn(TOKENS, num_taps * hidden, generator=generator),
-            next_token=torch.zeros(TOKENS, dtype=torch.int32),
-            final=torch.randn(TOKENS, hidden, generator=generator),
-        )
-
-    def of(self, indices: Sequence[int]) -> list[TargetFeatures]:
-        return [self._features for _ in indices]
-
-
-def _random_data(config: TrainConfig, target: Target) -> PreparedData:
-    rng = random.Random(0)
-    vocab = target.model.config.vocab_size
-    documents = [
-        TokenizedConversation(
-            token_ids=tuple(rng.randrange(vocab) for _ in range(TOKENS)),
-            loss_mask=tuple(i >= PROMPT for i in range(TOKENS)),
-            workload="other",
-            document_id=index,
-        )
-        for index in range(DOCUMENTS)
-    ]
-    features = _RandomFeatures(target, config.drafter.num_taps)
-    return PreparedData(
-        target=target,
-        drafter=drafter_config(config, target),
-        documents=documents,
-        features=features,
-        held_out=[],
-        held_out_features=features,
-        agreement=1.0,
-    )
 
 
 def main(
