@@ -28,12 +28,15 @@ class HeldOutSet(Config):
 
 
 class StudyConfig(Config):
-    """Every arm is trained once with every seed; nothing else differs."""
+    """Every arm is trained once with every seed; nothing else differs but what `steps` says."""
 
     base: TrainConfig
     """The run that all arms share; its `output` is the folder of the study."""
     arms: Annotated[dict[ArmName, LossConfig], Field(min_length=1)]
     """Objectives by the name they have in the result."""
+    steps: dict[ArmName, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    """Optimizer steps of arms that need another number, such as more where a step costs less;
+    `base.fit.epochs` must allow for them."""
     baseline: ArmName
     """The arm that the others are compared with."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
@@ -45,16 +48,19 @@ class StudyConfig(Config):
     def _fits_together(self) -> "StudyConfig":
         if self.baseline not in self.arms:
             raise ValueError(f"baseline must be one of the arms, got {self.baseline!r}")
+        if unknown := sorted(self.steps.keys() - self.arms.keys()):
+            raise ValueError(f"steps must name arms of the study, got {unknown}")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must differ, got {list(self.seeds)}")
         return self
 
     def run(self, arm: str, seed: int) -> TrainConfig:
         """The training run of one arm and seed."""
+        fit = {"seed": seed, "max_steps": self.steps.get(arm, self.base.fit.max_steps)}
         return self.base.model_copy(
             update={
                 "output": self.base.output / arm / f"seed-{seed}",
                 "loss": self.arms[arm],
-                "fit": self.base.fit.model_copy(update={"seed": seed}),
+                "fit": self.base.fit.model_copy(update=fit),
             }
         )

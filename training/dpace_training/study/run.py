@@ -24,6 +24,7 @@ from dpace_training.evaluation.held_out import (
     held_out_prompts,
     measure_acceptance,
 )
+from dpace_training.fit.checkpoint import FACTS_FILE
 from dpace_training.fit.run import train
 from dpace_training.study.config import HeldOutSet, StudyConfig
 from dpace_training.study.summary import RunAcceptance, RunResult, study_result
@@ -53,7 +54,9 @@ def run_study(config: StudyConfig) -> dict[str, Any]:
             if not (run.output / TRAINED_FILE).exists():
                 logger.info("training %s with seed %d", arm, seed)
                 train(run)
-            results.append(RunResult(arm, seed, measure.acceptance(run.output), _curve(run.output)))
+            steps = _steps(run.output, config.steps.get(arm, 0))
+            acceptance = measure.acceptance(run.output)
+            results.append(RunResult(arm, seed, steps, acceptance, _curve(run.output)))
     return study_result(config, results)
 
 
@@ -171,6 +174,17 @@ def _digest(path: Path) -> str:
 def _run_acceptance(arm: ArmAcceptance) -> RunAcceptance:
     total = arm.total
     return RunAcceptance(pairs=arm.pairs, accepted=total.accepted, drafted=total.drafted)
+
+
+def _steps(folder: Path, wanted: int) -> int:
+    """Optimizer steps of a finished run, which must be as many as were asked for."""
+    steps = int(json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))["steps"])
+    if steps < wanted:
+        raise ConfigError(
+            f"{folder}: {wanted} steps were asked for and base.fit.epochs ends after {steps}. "
+            "Raise base.fit.epochs and name another base.output."
+        )
+    return steps
 
 
 def _curve(folder: Path) -> dict[int, float]:

@@ -51,10 +51,11 @@ class RunAcceptance:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """One arm with one seed; `curve` is held-out tau by step, as logged in training."""
+    """One arm with one seed: optimizer steps, acceptance, held-out tau by step while training."""
 
     arm: str
     seed: int
+    steps: int
     sets: dict[str, RunAcceptance]
     curve: dict[int, float]
 
@@ -80,6 +81,7 @@ def study_result(config: StudyConfig, results: Sequence[RunResult]) -> dict[str,
             {
                 "name": arm,
                 "objective": config.arms[arm].name,
+                "steps": runs[0].steps,
                 "curve": _mean_curve([run.curve for run in runs]),
                 "sets": {
                     name: _set_record(

@@ -85,3 +85,14 @@ def test_other_prompts_under_the_same_name_are_noticed(values):
     prompts.write_text(prompts.read_text().replace("tell", "sing"))
     with pytest.raises(ConfigError, match="were made with another greedy"):
         study(values, seeds=[0])
+
+
+def test_an_arm_may_train_longer_than_the_others(values):
+    values["base"]["fit"] |= {"epochs": 3, "max_steps": 2}
+    result = study(values, seeds=[0], steps={"auf": 3})
+    assert {arm["name"]: arm["steps"] for arm in result["arms"]} == {"dpace": 2, "auf": 3}
+
+
+def test_more_steps_than_the_epochs_hold_are_refused(values):
+    with pytest.raises(ConfigError, match=r"7 steps were asked for .* ends after 2\."):
+        study(values, seeds=[0], steps={"auf": 7})

@@ -35,7 +35,7 @@ def run(arm, seed, pairs, curve):
     accepted = sum(pair[0] for pair in pairs)
     steps = sum(pair[1] for pair in pairs)
     acceptance = RunAcceptance(pairs=pairs, accepted=(accepted, 0), drafted=(steps, 0))
-    return RunResult(arm, seed, {"greedy": acceptance}, curve)
+    return RunResult(arm, seed, 20, {"greedy": acceptance}, curve)
 
 
 RESULTS = [
@@ -99,3 +99,8 @@ def test_the_table_has_a_row_for_each_arm():
 def test_a_study_that_cannot_be_is_refused(change, said):
     with pytest.raises(ConfigError, match=said):
         config(**change)
+
+
+def test_steps_of_an_arm_that_does_not_exist_are_refused():
+    with pytest.raises(ConfigError, match=r"steps must name arms of the study, got \['dpase'\]"):
+        config(steps={"dpase": 4})
