@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dpace_training.losses.config import LossConfig
 from dpace_training.losses.joint import JOINT_TERMS
-from dpace_training.losses.predictions import predict
+from dpace_training.losses.predictions import TargetDistributions, predict
 from dpace_training.losses.statistics import ObjectiveStatistics
 from dpace_training.losses.token_loss import TOKEN_LOSSES
 from dpace_training.losses.weighting import position_weights
@@ -158,15 +158,11 @@ def _chunk_objective(
     states: Float[Tensor, "tokens hidden"] | None,
     loss: LossConfig,
 ) -> tuple[Float[Tensor, ""], ObjectiveStatistics]:
-    target_logits = None
-    if states is not None:
-        with torch.no_grad():
-            target_logits = states[chunk.rows].to(head_weight.dtype) @ head_weight.T
     predictions = predict(
         chunk.hidden @ head_weight.T,
         chunk.labels,
         chunk.supervised,
-        target_logits,
+        None if states is None else _target_distributions(chunk, head_weight, states, loss),
         temperature=loss.temperature,
     )
     weights = position_weights(predictions, loss)
@@ -184,3 +180,15 @@ def _chunk_objective(
             with_overlap=loss.needs_overlap,
         )
     return total, statistics
+
+
+@torch.no_grad()
+def _target_distributions(
+    chunk: _Chunk,
+    head_weight: Float[Tensor, "vocab hidden"],
+    states: Float[Tensor, "tokens hidden"],
+    loss: LossConfig,
+) -> TargetDistributions:
+    tokens, rows = chunk.rows.unique(return_inverse=True)
+    logits = states[tokens].to(head_weight.dtype) @ head_weight.T
+    return TargetDistributions.of(logits, rows, temperature=loss.temperature)

@@ -10,6 +10,48 @@ from torch.nn import functional
 
 
 @dataclass(frozen=True)
+class TargetDistributions:
+    """The target's distributions of the next token after some tokens, without gradient.
+
+    Blocks of one text overlap, so many draft positions share a distribution; it is worked out once.
+
+    Attributes:
+        logits: The target's logits, divided by the temperature.
+        rows: Which of them is that of each draft position.
+    """
+
+    logits: Float[Tensor, "tokens vocab"]
+    rows: Int[Tensor, "blocks positions"]
+
+    @classmethod
+    def of(
+        cls,
+        logits: Float[Tensor, "tokens vocab"],
+        rows: Int[Tensor, "blocks positions"],
+        *,
+        temperature: float,
+    ) -> "TargetDistributions":
+        """From the target's own logits; in float32 or wider."""
+        wide = _widened(logits)
+        return cls(wide if temperature == 1 else wide / temperature, rows)
+
+    @cached_property
+    def probs(self) -> Float[Tensor, "tokens vocab"]:
+        """Their probabilities."""
+        return self.logits.softmax(dim=-1)
+
+    @cached_property
+    def entropy(self) -> Float[Tensor, " tokens"]:
+        """Their entropies in nats."""
+        # The sum of probability times logit needs no log-probabilities, which would be another
+        # pass over the vocabulary. A target may rule a token out with minus infinity, and 0 times
+        # that is NaN.
+        lowest = torch.finfo(self.logits.dtype).min
+        expected_logit = (self.probs * self.logits.clamp_min(lowest)).sum(dim=-1)
+        return self.logits.logsumexp(dim=-1) - expected_logit
+
+
+@dataclass(frozen=True)
 class Agreement:
     """Drafter and target side by side at each position; gradient runs through the drafter only.
 
@@ -18,14 +60,16 @@ class Agreement:
 
     Attributes:
         draft_logits: Drafter's logits, divided by the temperature.
-        target_logits: Target's logits of the same next token, divided by the temperature.
-        target_probs: Their probabilities.
+        labels: A token of each position, any.
+        label_loss: Drafter's negative log-probability of it at the temperature, in nats.
+        target: The target's distributions of the same next tokens.
         most_likely: Drafter's most likely token.
     """
 
     draft_logits: Float[Tensor, "blocks positions vocab"]
-    target_logits: Float[Tensor, "blocks positions vocab"]
-    target_probs: Float[Tensor, "blocks positions vocab"]
+    labels: Int[Tensor, "blocks positions"]
+    label_loss: Float[Tensor, "blocks positions"]
+    target: TargetDistributions
     most_likely: Int[Tensor, "blocks positions"]
 
     @cached_property
@@ -34,29 +78,23 @@ class Agreement:
 
         It is the sum over tokens of the smaller of both models' probabilities.
         """
-        return torch.minimum(self.draft_logits.softmax(dim=-1), self.target_probs).sum(dim=-1)
+        draft_probs = self.draft_logits.softmax(dim=-1)
+        return torch.minimum(draft_probs, self.target.probs[self.target.rows]).sum(dim=-1)
 
     @cached_property
     def greedy_acceptance(self) -> Float[Tensor, "blocks positions"]:
         """Target's probability of the drafter's most likely token."""
-        return self.target_probs.gather(-1, self.most_likely.unsqueeze(-1)).squeeze(-1)
+        return self.target.probs[self.target.rows, self.most_likely]
 
     @cached_property
     def divergence(self) -> Float[Tensor, "blocks positions"]:
         """Kullback-Leibler divergence of the drafter from the target in nats."""
-        # Sums of probability times logit need neither model's log-probabilities, which would be
-        # two more passes over the vocabulary.
-        expected_logit = (self.target_probs * self.draft_logits).sum(dim=-1)
-        cross_entropy = self.draft_logits.logsumexp(dim=-1) - expected_logit
-        with torch.no_grad():
-            highest = self.target_logits.max(dim=-1)
-            likeliest = self.target_probs.gather(-1, highest.indices.unsqueeze(-1)).squeeze(-1)
-            log_normaliser = highest.values - likeliest.log()
-            # A target may rule a token out with minus infinity, and 0 times that is NaN.
-            lowest = torch.finfo(self.target_logits.dtype).min
-            expected = (self.target_probs * self.target_logits.clamp_min(lowest)).sum(dim=-1)
-            entropy = log_normaliser - expected
-        return cross_entropy - entropy
+        # Cross-entropy to the target is that to the label, which is there already, minus the
+        # difference of the two expected logits: one normaliser of the drafter serves both.
+        shift = self.target.probs[self.target.rows]
+        shift.scatter_add_(-1, self.labels.unsqueeze(-1), -torch.ones_like(shift[..., :1]))
+        expected_shift: Tensor = torch.linalg.vecdot(shift, self.draft_logits)
+        return self.label_loss - expected_shift - self.target.entropy[self.target.rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +133,7 @@ def predict(
     logits: Float[Tensor, "blocks positions vocab"],
     labels: Int[Tensor, "blocks positions"],
     supervised: Bool[Tensor, "blocks positions"],
-    target_logits: Float[Tensor, "blocks positions vocab"] | None,
+    target: TargetDistributions | None,
     *,
     temperature: float,
 ) -> BlockPredictions:
@@ -105,37 +143,30 @@ def predict(
         logits: The drafter's.
         labels: Token to predict; any token where not supervised.
         supervised: False where a position must not be trained on.
-        target_logits: The target's, of the same tokens; only where the objective needs them.
+        target: The target's, at the same temperature; only where the objective needs them.
         temperature: Of both distributions in the agreement; the label's probability has none.
     """
     wide = _widened(logits)
-    losses = functional.cross_entropy(wide.flatten(0, 1), labels.flatten(), reduction="none")
+    losses = _label_losses(wide, labels)
     most_likely = logits.detach().argmax(dim=-1)
     agreement = None
-    if target_logits is not None:
-        agreement = _agreement(wide, _widened(target_logits), most_likely, temperature)
+    if target is not None:
+        tempered = wide if temperature == 1 else wide / temperature
+        label_loss = losses if temperature == 1 else _label_losses(tempered, labels)
+        agreement = Agreement(tempered, labels, label_loss, target, most_likely)
     return BlockPredictions(
-        cross_entropy=losses.view(labels.shape),
+        cross_entropy=losses,
         is_right=most_likely == labels,
         supervised=supervised,
         agreement=agreement,
     )
 
 
-def _agreement(
-    logits: Float[Tensor, "blocks positions vocab"],
-    target_logits: Float[Tensor, "blocks positions vocab"],
-    most_likely: Int[Tensor, "blocks positions"],
-    temperature: float,
-) -> Agreement:
-    if temperature != 1:
-        logits, target_logits = logits / temperature, target_logits / temperature
-    return Agreement(
-        draft_logits=logits,
-        target_logits=target_logits.detach(),
-        target_probs=target_logits.detach().softmax(dim=-1),
-        most_likely=most_likely,
-    )
+def _label_losses(
+    logits: Float[Tensor, "blocks positions vocab"], labels: Int[Tensor, "blocks positions"]
+) -> Float[Tensor, "blocks positions"]:
+    losses = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+    return losses.view(labels.shape)
 
 
 def _widened(logits: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dpace_training.losses.config import LossConfig
-from dpace_training.losses.predictions import BlockPredictions, predict
+from dpace_training.losses.predictions import BlockPredictions, TargetDistributions, predict
 from dpace_training.losses.token_loss import TOKEN_LOSSES
 
 # One position, three tokens. Overlap: .1 + .3 + .2 = .6
@@ -33,7 +33,11 @@ def predicted(
     logits: Tensor, labels: Tensor, target_logits: Tensor | None = None, temperature: float = 1.0
 ) -> BlockPredictions:
     supervised = torch.ones(labels.shape, dtype=torch.bool)
-    return predict(logits, labels, supervised, target_logits, temperature=temperature)
+    target = None
+    if target_logits is not None:
+        rows = torch.arange(labels.numel()).view(labels.shape)
+        target = TargetDistributions.of(target_logits.flatten(0, 1), rows, temperature=temperature)
+    return predict(logits, labels, supervised, target, temperature=temperature)
 
 
 def soft_loss(name: str, **values) -> LossConfig:

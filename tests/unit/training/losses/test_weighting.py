@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dpace_training.losses.config import LossConfig, WeightingName
-from dpace_training.losses.predictions import Agreement, BlockPredictions
+from dpace_training.losses.predictions import Agreement, BlockPredictions, TargetDistributions
 from dpace_training.losses.weighting import (
     WEIGHTINGS,
     dpace_weights,
@@ -128,11 +128,16 @@ def predictions(
         # drafter's own probability.
         draft = row(*(overlap or confidences)).squeeze(0)
         target = row(*(target_of_draft or [1.0] * len(confidences))).squeeze(0)
+        drafted = torch.zeros(1, len(confidences), dtype=torch.long)
         agreement = Agreement(
             draft_logits=torch.stack((draft, 1 - draft), dim=-1).log()[None].requires_grad_(),
-            target_logits=torch.stack((target, 1 - target), dim=-1).log()[None],
-            target_probs=torch.stack((target, 1 - target), dim=-1)[None],
-            most_likely=torch.zeros(1, len(confidences), dtype=torch.long),
+            labels=drafted,
+            label_loss=-draft.log()[None],
+            target=TargetDistributions(
+                logits=torch.stack((target, 1 - target), dim=-1).log(),
+                rows=torch.arange(len(confidences))[None],
+            ),
+            most_likely=drafted,
         )
     return BlockPredictions(
         cross_entropy=-row(*confidences).log().requires_grad_(),
