@@ -252,3 +252,24 @@ def test_statistics_add_over_chunks(documents):
     assert whole.joint < 0
     for field in fields(ObjectiveStatistics):
         assert torch.allclose(getattr(whole, field.name), getattr(chunked, field.name), rtol=1e-12)
+
+
+@pytest.mark.parametrize("objective", ["lk", "expected_tau", "dpace on overlap", "reach, kl"])
+def test_blocks_may_share_rows_of_the_target_or_have_copies(objective, documents):
+    shared = torch.randn(7, FEATURES, dtype=torch.float64)
+    rows = torch.randint(7, (documents.labels.numel() // POSITIONS, POSITIONS))
+    copies = shared[rows].flatten(0, 1)
+    own_rows = torch.arange(len(copies)).view(rows.shape)
+    head = torch.randn(VOCAB, FEATURES, dtype=torch.float64)
+
+    def hidden_gradient(targets: TargetStates) -> Tensor:
+        hidden = documents.features.flatten(0, 1).clone().requires_grad_()
+        supervised = documents.supervised.flatten(0, 1)
+        scale = torch.ones(len(hidden), dtype=torch.float64)
+        labels = documents.labels.flatten(0, 1)
+        loss = loss_of(objective, "batch", blocks_per_chunk=3)
+        block_objective(hidden, head, labels, supervised, scale, loss, targets)[0].backward()
+        return hidden.grad
+
+    expected = hidden_gradient(TargetStates(copies, own_rows))
+    assert agree(hidden_gradient(TargetStates(shared, rows)), expected)
