@@ -38,7 +38,7 @@ def prepare(config: ConfigFile, overrides: Overrides = None) -> None:
     data = run(load_config(TrainConfig, config, overrides or []), device)
     typer.echo(
         f"{len(data.documents)} documents with {data.num_trained_tokens} tokens to train on, "
-        f"{100 * data.agreement:.2f} % of them the target's first choice; "
+        f"about {100 * data.agreement:.2f} % of them the target's first choice; "
         f"{len(data.held_out)} held-out prompts"
     )
 
