@@ -72,10 +72,7 @@ class _Measure:
 
     def acceptance(self, folder: Path) -> dict[str, RunAcceptance]:
         """Acceptance of the drafter in this folder on every set, measured once."""
-        key: dict[str, Any] = {
-            name: {**held_out.model_dump(mode="json"), "text": _digest(held_out.conversations)}
-            for name, held_out in self._sets.items()
-        }
+        key: dict[str, Any] = {name: _set_key(held_out) for name, held_out in self._sets.items()}
         key["drafter"] = _digest(folder / TRAINED_FILE)
         claim_key(folder / "held_out.key.json", key, what="acceptance on held-out prompts")
         path = folder / ACCEPTANCE_FILE
@@ -133,7 +130,7 @@ class _Measure:
             max_new_tokens=held_out.max_new_tokens,
             batch_size=batch_size,
         )
-        prompts = read_source(held_out.conversations, InputConfig(), needs_prompt=True)
+        prompts = read_source(held_out.conversations, held_out.input, needs_prompt=True)
         source = spread(prompts, held_out.max_documents)
         destination = self._config.base.output / f"answers-{name}.jsonl"
         answered = regenerate_file(target, source, destination, settings)
@@ -157,6 +154,14 @@ def _run_key(run: TrainConfig) -> dict[str, Any]:
         "target": target_revision(run.target),
         "text": _digest(run.data.conversations),
     }
+
+
+def _set_key(held_out: HeldOutSet) -> dict[str, Any]:
+    """Everything that the figures of a set depend on beside the drafter."""
+    # A plain input is left out: figures from before there was another stay valid.
+    plain = {"input"} if held_out.input == InputConfig() else set()
+    settings = held_out.model_dump(mode="json", exclude=plain)
+    return {**settings, "text": _digest(held_out.conversations)}
 
 
 def _digest(path: Path) -> str:

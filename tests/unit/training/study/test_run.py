@@ -85,3 +85,24 @@ def test_other_prompts_under_the_same_name_are_noticed(values):
     prompts.write_text(prompts.read_text().replace("tell", "sing"))
     with pytest.raises(ConfigError, match="were made with another greedy"):
         study(values, seeds=[0])
+
+
+def test_held_out_prompts_are_read_as_their_input_section_says(values, write_jsonl):
+    asked = write_jsonl("asked.jsonl", [{"question": f"ask {i}", "id": i} for i in range(3)])
+    columns = {"format": "completion", "columns": {"prompt": "question"}}
+    held_out = {
+        "plain": {"conversations": str(asked), "max_new_tokens": 12, "input": columns},
+    }
+    result = study(values, seeds=[0], held_out=held_out)
+    assert result["arms"][0]["sets"]["plain"]["prompts"] == 3
+    other = {"plain": {**held_out["plain"], "input": {**columns, "invalid": "skip"}}}
+    with pytest.raises(ConfigError, match="were made with another plain"):
+        study(values, seeds=[0], held_out=other)
+
+
+def test_figures_from_before_the_input_section_are_still_this_studys(values):
+    study(values, seeds=[0])
+    (key, *_) = (Path(values["base"]["output"]) / "dpace" / "seed-0").glob("held_out.key.json")
+    assert json.loads(key.read_text())["greedy"].keys() == {
+        "conversations", "temperature", "seed", "max_new_tokens", "max_documents", "text",
+    }  # fmt: skip
