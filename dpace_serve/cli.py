@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dpace_serve.errors import ConfigError, DpaceError
+from dpace_serve.one_process import require_one_process
 from dpace_serve.result_file import require_writable, write_json
 
 if TYPE_CHECKING:
@@ -184,6 +186,7 @@ def doctor(
 
     Each failed check names its cure. Exits with 1 if one fails.
     """
+    require_one_process("doctor", os.environ)
     _log_to_stderr()
     require_writable(json_file)
     if replay is not None and not _can_train():
@@ -220,6 +223,7 @@ def export(
     ] = None,
 ) -> None:
     """Copy a drafter into a layout of another tool, or from it into ours."""
+    require_one_process("export", os.environ)
     from dpace_serve.drafter.exchange import export as write_copy
 
     write_copy(drafter, output, layout=layout, target=target)

@@ -1,8 +1,9 @@
 """Typed configuration: a YAML file plus dotted overrides, and an unknown key is an error."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,6 +21,9 @@ class Config(BaseModel):
         validate_default=True,
         allow_inf_nan=False,
     )
+
+    brought_along: ClassVar[Mapping[str, frozenset[str]]] = {}
+    """Settings that follow from a key. An override of the key drops what the file says of them."""
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -59,6 +63,9 @@ class ServeConfig(Config):
 def load_config(schema: type[ConfigT], path: Path | None, overrides: Sequence[str]) -> ConfigT:
     """Read a YAML file, apply `dotted.key=value` overrides, and check the result.
 
+    An override of a key that brings other settings along replaces those of the file too, but not
+    those of other overrides, whatever their order.
+
     Args:
         schema: Configuration class to fill.
         path: YAML file; none starts from the defaults.
@@ -68,8 +75,11 @@ def load_config(schema: type[ConfigT], path: Path | None, overrides: Sequence[st
         ConfigError: If the file cannot be read, a key is unknown or a value is out of bounds.
     """
     values = _read_yaml(path) if path is not None else {}
-    for override in overrides:
-        _apply_override(values, override)
+    parsed = [_Override.parse(override) for override in overrides]
+    for override in parsed:
+        override.clear_the_way(schema, values)
+    for override in parsed:
+        override.apply(values)
     sources = ([str(path)] if path is not None else []) + (["the command"] if overrides else [])
     return build_config(schema, values, source=" and ".join(sources) or "the defaults")
 
@@ -137,37 +147,61 @@ def _parse_yaml(text: str) -> Any:  # noqa: ANN401 - YAML holds values of any ty
     return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a subclass of the safe loader
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise ConfigError(f"override {override!r} must read key=value. Write for example a.b=1.")
-    try:
-        value = _parse_yaml(text)
-    except (yaml.YAMLError, ValueError):
-        raise ConfigError(
-            f"override {override!r}: the value is not valid YAML. Quote it."
-        ) from None
-    *parents, last = key.split(".")
-    inner = values
-    for parent in parents:
-        if inner.get(parent) is None:  # absent, or a group whose lines are all commented out
-            inner[parent] = {}
-        inner = inner[parent]
-        if not isinstance(inner, dict):
+@dataclass(frozen=True, slots=True)
+class _Override:
+    text: str
+    parents: tuple[str, ...]
+    key: str
+    value: Any
+
+    @classmethod
+    def parse(cls, text: str) -> "_Override":
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise ConfigError(f"override {text!r} must read key=value. Write for example a.b=1.")
+        *parents, key = name.split(".")
+        try:
+            return cls(text, tuple(parents), key, _parse_yaml(value))
+        except (yaml.YAMLError, ValueError):
             raise ConfigError(
-                f"override {override!r}: {parent} is a value, not a group of settings. "
-                "Drop what follows its name."
-            )
-    inner[last] = value
+                f"override {text!r}: the value is not valid YAML. Quote it."
+            ) from None
+
+    def clear_the_way(self, schema: type[Config], values: dict[str, Any]) -> None:
+        """Drop from a file's values what this override brings along; a null brings nothing."""
+        inner: Any = values
+        for parent in self.parents:
+            inner = inner.get(parent) if isinstance(inner, dict) else None
+        if isinstance(inner, dict) and self.value is not None:
+            for name in _section(schema, self.parents).brought_along.get(self.key, ()):
+                inner.pop(name, None)
+
+    def apply(self, values: dict[str, Any]) -> None:
+        inner = values
+        for parent in self.parents:
+            if inner.get(parent) is None:  # absent, or a group whose lines are all commented out
+                inner[parent] = {}
+            inner = inner[parent]
+            if not isinstance(inner, dict):
+                raise ConfigError(
+                    f"override {self.text!r}: {parent} is a value, not a group of settings. "
+                    "Drop what follows its name."
+                )
+        inner[self.key] = self.value
 
 
 def _known_keys(schema: type[Config], location: tuple[int | str, ...]) -> list[str]:
+    return sorted(_section(schema, location[:-1]).model_fields)
+
+
+def _section(schema: type[Config], location: tuple[int | str, ...]) -> type[Config]:
+    """The class of the group of settings at a place."""
     current = schema
-    for part in location[:-1]:
+    for part in location:
         field = current.model_fields.get(str(part))
         if field is not None:  # else an index into a list or table
             current = _config_inside(field.annotation) or current
-    return sorted(current.model_fields)
+    return current
 
 
 def _config_inside(annotation: object) -> type[Config] | None:

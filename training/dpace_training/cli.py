@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from rich.logging import RichHandler
 
 from dpace_serve.config import load_config
 from dpace_serve.drafter.finding import Finding
+from dpace_serve.one_process import require_one_process
 from dpace_serve.result_file import require_writable, write_json
 from dpace_training.config import TrainConfig
 from dpace_training.progress import STDERR
@@ -29,6 +31,7 @@ Overrides = Annotated[
 @app.command()
 def prepare(config: ConfigFile, overrides: Overrides = None) -> None:
     """Let the target answer the prompts and read its hidden states, before `dpace train`."""
+    require_one_process("prepare", os.environ)
     import torch
 
     from dpace_training.data.prepare import prepare as run
@@ -38,7 +41,7 @@ def prepare(config: ConfigFile, overrides: Overrides = None) -> None:
     data = run(load_config(TrainConfig, config, overrides or []), device)
     typer.echo(
         f"{len(data.documents)} documents with {data.num_trained_tokens} tokens to train on, "
-        f"{100 * data.agreement:.2f} % of them the target's first choice; "
+        f"about {100 * data.agreement:.2f} % of them the target's first choice; "
         f"{len(data.held_out)} held-out prompts"
     )
 
@@ -65,6 +68,7 @@ def report(
     output: Annotated[Path, typer.Argument(help="Output folder of `dpace train`.")],
 ) -> None:
     """Draw a run's figures again from its log, also of a run that was cut or still goes on."""
+    require_one_process("report", os.environ)
     from dpace_training.fit.report import write_report
 
     typer.echo(str(write_report(output)))
@@ -80,6 +84,7 @@ def study(
     ] = None,
 ) -> None:
     """Train the same drafter under several objectives and seeds, and compare them."""
+    require_one_process("study", os.environ)
     from dpace_training.study.config import StudyConfig
     from dpace_training.study.report import study_table, write_study_figures
     from dpace_training.study.run import run_study
@@ -121,6 +126,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure acceptance of drafters on the same answers of the target, without a server."""
+    require_one_process("eval", os.environ)
     from dpace_training.evaluation.compare import compare_drafters
     from dpace_training.evaluation.config import ComparisonConfig
     from dpace_training.evaluation.report import evaluation_table

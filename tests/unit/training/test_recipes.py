@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from dpace_serve.config import load_config
@@ -10,6 +11,8 @@ from dpace_serve.errors import CheckpointError, ConfigError
 from dpace_training.cli import app
 from dpace_training.config import TrainConfig
 from dpace_training.data.target_model import load_target, target_revision
+from dpace_training.fit.checkpoint import write_config
+from dpace_training.losses.config import RECIPES, LossConfig
 from dpace_training.study.config import StudyConfig
 
 CONFIGS = Path(__file__).parents[3] / "training" / "configs"
@@ -47,6 +50,46 @@ def test_an_override_replaces_a_setting():
 def test_a_recipe_can_be_replaced_on_the_command_line():
     config = load_config(TrainConfig, CONFIGS / "demo-dpace.yaml", ["loss.recipe=auf"])
     assert (config.loss.weighting, config.loss.support) == ("uniform", "until_first_error")
+
+
+@pytest.mark.parametrize("trained_with", RECIPES)
+@pytest.mark.parametrize("wanted", ["uniform", "left_to_right", "lk"])
+def test_another_recipe_replaces_all_of_the_one_that_a_run_wrote_down(
+    tmp_path, trained_with, wanted
+):
+    demo = CONFIGS / "demo-dpace.yaml"
+    write_config(tmp_path, load_config(TrainConfig, demo, [f"loss.recipe={trained_with}"]))
+    changed = load_config(TrainConfig, tmp_path / "train.yaml", [f"loss.recipe={wanted}"])
+    assert changed.loss == LossConfig(recipe=wanted)
+    assert changed.loss.name == wanted
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [["loss.recipe=positional", "loss.gamma=3"], ["loss.gamma=3", "loss.recipe=positional"]],
+)
+def test_what_the_command_sets_beside_a_recipe_stays_in_any_order(tmp_path, overrides):
+    file = tmp_path / "train.yaml"
+    values = load_config(TrainConfig, CONFIGS / "demo-dpace.yaml", []).model_dump(mode="json")
+    values["loss"] = {"recipe": "left_to_right", "gamma": 5.0, "reduction": "batch"}
+    file.write_text(yaml.safe_dump(values), encoding="utf-8")
+    # The file's gamma belongs to its recipe, the reduction to none.
+    replaced = load_config(TrainConfig, file, ["loss.recipe=positional"]).loss
+    assert (replaced.gamma, replaced.reduction) == (10.0, "batch")
+    assert load_config(TrainConfig, file, overrides).loss.gamma == 3
+
+
+def test_without_a_recipe_the_written_settings_stay_as_they_are(tmp_path):
+    write_config(tmp_path, load_config(TrainConfig, CONFIGS / "demo-dflash.yaml", []))
+    bare = load_config(TrainConfig, tmp_path / "train.yaml", ["loss.recipe=null"]).loss
+    assert bare == LossConfig(weighting="exp_decay")
+
+
+def test_the_recipe_of_one_arm_of_a_study_can_be_replaced():
+    study = CONFIGS / "studies" / "reproduce.yaml"
+    arms = load_config(StudyConfig, study, ["arms.dpace_kl.recipe=auf"]).arms
+    assert arms["dpace_kl"] == LossConfig(recipe="auf")
+    assert arms["auf_kl"].name == "auf token_loss=kl labels=soft"
 
 
 def test_a_misspelt_setting_is_refused_with_its_place():

@@ -6,7 +6,7 @@ Every token of the answers is an anchor, so that few prompts show much.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -23,7 +23,11 @@ from dpace_training.data.tokenize import TokenizedConversation
 from dpace_training.drafter.model import BlockDrafter
 from dpace_training.evaluation.compare import answer_prompts, load_drafter, require_fit
 from dpace_training.evaluation.config import ComparisonConfig
-from dpace_training.evaluation.held_out import held_out_prompts, measure_leading_runs
+from dpace_training.evaluation.held_out import (
+    HeldOutPrompt,
+    held_out_prompts,
+    measure_leading_runs,
+)
 
 NUM_MASK_TOKENS = 4
 CONFIDENCE = 0.99
@@ -90,19 +94,23 @@ class _Replays:
     drafter: BlockDrafter
     documents: list[TokenizedConversation]
     batch_size: int
+    _prompts: dict[tuple[int, ...], list[HeldOutPrompt]] = field(default_factory=dict)
 
     def pairs(self, config: DrafterConfig) -> Pairs:
         """(Right leading drafts, anchors) of each answer, after every token of it."""
         reading = BlockDrafter(config).eval()
         reading.load_state_dict(self.drafter.state_dict())
-        prompts = held_out_prompts(
-            self.target, self.documents, config.target_layer_ids, batch_size=self.batch_size
-        )
+        layer_ids = config.target_layer_ids
+        # Most alternatives read the same layers: the target runs once for all of them.
+        if layer_ids not in self._prompts:
+            self._prompts[layer_ids] = held_out_prompts(
+                self.target, self.documents, layer_ids, batch_size=self.batch_size
+            )
         model = self.target.model
         runs = measure_leading_runs(
             "the drafter",
             reading,
-            prompts,
+            self._prompts[layer_ids],
             embedding=model.get_input_embeddings().weight,
             head=model.get_output_embeddings().weight,
         )

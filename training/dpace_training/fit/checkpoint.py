@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 import yaml
+from safetensors import SafetensorError
 from torch import Tensor
 
 from dpace_serve.drafter import checkpoint as drafter_checkpoint
 from dpace_serve.drafter.checkpoint import DrafterConfig
+from dpace_serve.errors import CheckpointError
 from dpace_training.config import TrainConfig
 
 CONFIG_FILE = "train.yaml"
@@ -23,14 +25,24 @@ def write_drafter(
     config: TrainConfig,
     facts: dict[str, Any],
 ) -> None:
-    """Write the finished drafter in bfloat16, with its configuration and facts beside it."""
+    """Write the finished drafter in bfloat16, with its configuration and facts beside it.
+
+    Raises:
+        CheckpointError: If it cannot be written; a drafter that was there before is untouched.
+    """
     tensors = {
         name: weight.detach().to("cpu", torch.bfloat16).contiguous()
         for name, weight in weights.items()
     }
-    drafter_checkpoint.write(output, shape, tensors)
-    write_config(output, config)
-    (output / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    try:
+        drafter_checkpoint.write(output, shape, tensors)
+        write_config(output, config)
+        (output / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{output}: the drafter cannot be written ({' '.join(str(error).split())}). Free space "
+            "and run the same command again; no step is lost."
+        ) from None
 
 
 def write_config(output: Path, config: TrainConfig) -> None:

@@ -1,7 +1,8 @@
 """What is minimised: position weights, token loss, joint term, labels and the reduction."""
 
 import logging
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -56,9 +57,24 @@ RECIPES: dict[RecipeName, dict[str, Any]] = {
     "expected_tau": {"weighting": "exp_decay", "joint": "expected_tau", "labels": "soft"},
 }
 
+# What a setting is for; with another choice it changes nothing.
+_USED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
+    "gamma": ("weighting", ("exp_decay",)),
+    "alpha": ("weighting", ("dpace",)),
+    "variant": ("weighting", ("dpace",)),
+    "confidence": ("weighting", ("dpace",)),
+    "lk_eta": ("token_loss", ("lk_hybrid",)),
+    "temperature": ("labels", ("soft",)),
+    "joint_scale": ("joint", ("chain", "expected_tau")),
+}
+
 
 class LossConfig(Config):
     """The objective: position weights times token loss plus a joint term, reduced over blocks."""
+
+    brought_along: ClassVar[Mapping[str, frozenset[str]]] = {
+        "recipe": frozenset(name for values in RECIPES.values() for name in values)
+    }
 
     recipe: RecipeName | None = None
     """A published objective by its name; what is set beside it replaces parts of it."""
@@ -99,6 +115,29 @@ class LossConfig(Config):
         if isinstance(given, dict) and given.get("recipe") in RECIPES:
             return {**RECIPES[given["recipe"]], **given}
         return given  # a wrong name is left for the field's own check
+
+    @model_validator(mode="after")
+    def _sets_nothing_in_vain(self) -> "LossConfig":
+        from_recipe = RECIPES[self.recipe] if self.recipe is not None else {}
+        kept = {name for name, value in from_recipe.items() if getattr(self, name) == value}
+        for name in self._unused:
+            key, choices = _USED_BY[name]
+            default = type(self).model_fields[name].default
+            # What is written down of a run names every setting, so its default is no mistake; nor
+            # is a recipe's own value, for whoever replaces the part that used it.
+            if getattr(self, name) != default and name not in kept:
+                shown = "" if default is None else f" (default {default})"
+                raise ValueError(
+                    f"{name} = {getattr(self, name)} has no effect: only {key} = "
+                    f"{' or '.join(choices)} uses it, and {key} is {getattr(self, key)}. "
+                    f"Leave it out{shown}, or change {key}"
+                )
+        if self.recipe is not None and kept <= self._unused:
+            raise ValueError(
+                f"recipe = {self.recipe} has no effect: {', '.join(from_recipe)} is all that it "
+                "sets, and stands beside it with another value. Leave out one of them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> "LossConfig":
@@ -156,6 +195,13 @@ class LossConfig(Config):
             or self.joint == "expected_tau"
             or (self.weighting == "dpace" and self.confidence == "overlap")
         )
+
+    @property
+    def _unused(self) -> set[str]:
+        """Settings that change nothing, whatever their value."""
+        return {
+            name for name, (key, choices) in _USED_BY.items() if getattr(self, key) not in choices
+        }
 
     @property
     def _on_soft_labels(self) -> list[str]:

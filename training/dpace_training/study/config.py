@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from dpace_serve.config import Config
-from dpace_training.config import TrainConfig
+from dpace_training.config import InputConfig, TrainConfig
 from dpace_training.losses.config import LossConfig
 
 ArmName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -16,7 +16,9 @@ class HeldOutSet(Config):
     """Prompts that no run trains on; the target answers them once for all drafters."""
 
     conversations: Path
-    """JSONL file of prompts."""
+    """File of prompts, in any form of `data.conversations`."""
+    input: InputConfig = InputConfig()
+    """How the prompts are read."""
     temperature: Literal[0, 1] = 0
     """Sampling temperature of the answers; 0 is greedy."""
     seed: int = 0

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from dpace_serve.config import Config
 from dpace_serve.errors import ConfigError
-from dpace_training.config import InputConfig, RegenerateConfig, TrainConfig
+from dpace_training.config import RegenerateConfig, TrainConfig
 from dpace_training.data.conversations import spread
 from dpace_training.data.provenance import claim_key
 from dpace_training.data.regenerate import regenerate_file
@@ -75,10 +76,7 @@ class _Measure:
 
     def acceptance(self, folder: Path) -> dict[str, RunAcceptance]:
         """Acceptance of the drafter in this folder on every set, measured once."""
-        key: dict[str, Any] = {
-            name: {**held_out.model_dump(mode="json"), "text": _digest(held_out.conversations)}
-            for name, held_out in self._sets.items()
-        }
+        key: dict[str, Any] = {name: _set_key(held_out) for name, held_out in self._sets.items()}
         key["drafter"] = _digest(folder / TRAINED_FILE)
         claim_key(folder / "held_out.key.json", key, what="acceptance on held-out prompts")
         path = folder / ACCEPTANCE_FILE
@@ -136,7 +134,7 @@ class _Measure:
             max_new_tokens=held_out.max_new_tokens,
             batch_size=batch_size,
         )
-        prompts = read_source(held_out.conversations, InputConfig(), needs_prompt=True)
+        prompts = read_source(held_out.conversations, held_out.input, needs_prompt=True)
         source = spread(prompts, held_out.max_documents)
         destination = self._config.base.output / f"answers-{name}.jsonl"
         answered = regenerate_file(target, source, destination, settings)
@@ -156,10 +154,20 @@ class _Measure:
 def _run_key(run: TrainConfig) -> dict[str, Any]:
     """Everything that a run depends on, but for the code."""
     return {
-        "settings": run.model_dump(mode="json", exclude={"output"}),
+        "settings": _settings(run, {"output"}),
         "target": target_revision(run.target),
         "text": _digest(run.data.conversations),
     }
+
+
+def _set_key(held_out: HeldOutSet) -> dict[str, Any]:
+    """Everything that the figures of a set depend on beside the drafter."""
+    return {**_settings(held_out, set()), "text": _digest(held_out.conversations)}
+
+
+def _settings(config: Config, exclude: set[str]) -> dict[str, Any]:
+    # Without defaults: a setting that is added later leaves finished runs valid.
+    return config.model_dump(mode="json", exclude=exclude, exclude_defaults=True)
 
 
 def _digest(path: Path) -> str:

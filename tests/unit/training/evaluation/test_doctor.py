@@ -1,11 +1,13 @@
 """A drafter whose config was changed after training is found by measuring it."""
 
+import dataclasses
 import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -13,8 +15,11 @@ from dpace_serve.cli import app
 from dpace_serve.drafter import checkpoint
 from dpace_serve.errors import CheckpointError, ConfigError
 from dpace_training.config import TrainConfig
+from dpace_training.data.sources import read_source
+from dpace_training.data.target_model import load_target
+from dpace_training.evaluation.compare import answer_prompts, load_drafter
 from dpace_training.evaluation.config import ComparisonConfig
-from dpace_training.evaluation.doctor import examine_by_replay
+from dpace_training.evaluation.doctor import _Replays, examine_by_replay
 from dpace_training.fit import run
 
 LIMIT = 24
@@ -165,3 +170,21 @@ def test_a_drafter_that_does_not_fit_is_not_replayed(trained, drafter):
     assert shown.exit_code == 1
     assert "FAIL  draft length: num_draft_tokens must lie in 1..3" in shown.stdout
     assert "note  replay: left out, because a check failed." in shown.stdout
+
+
+def test_the_target_reads_the_answers_once_for_all_readings_of_the_same_layers(trained):
+    drafter = load_drafter(trained.drafter)
+    target = load_target(trained.target, dtype=torch.float32)
+    config = ComparisonConfig(conversations=trained.prompts, max_new_tokens=LIMIT)
+    sources = read_source(trained.prompts, config.input, needs_prompt=True)
+    documents = answer_prompts(target, sources, config, None)
+    replays = _Replays(target, drafter, documents, batch_size=len(documents))
+    passes = []
+    target.model.base_model.register_forward_hook(lambda *_: passes.append(1))
+    own = replays.pairs(drafter.config)
+    once = len(passes)
+    other_mask = dataclasses.replace(drafter.config, mask_token_id=0)
+    assert replays.pairs(other_mask) != own
+    assert len(passes) == once > 0
+    replays.pairs(dataclasses.replace(drafter.config, target_layer_ids=(0, 2)))
+    assert len(passes) == 2 * once

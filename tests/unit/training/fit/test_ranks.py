@@ -22,9 +22,12 @@ RUNS = {
     "recomputed": {"fit": {"sharding": "fsdp2", "recompute_layers": True}},
     "packed": {"fit": {"sharding": "fsdp2", "pack_tokens": 100}},
     "muon": {"fit": {"optimizer": "muon"}},
+    "sharded muon": {"fit": {"optimizer": "muon", "sharding": "fsdp2"}},
 }
+MUON = ("muon", "sharded muon")
+RESUMED = ("plain", "sharded", *MUON)
 # Ten documents in steps of three: the last step of an epoch has one, so one rank has none.
-STEPS = 6
+STEPS, CUT = 6, 3
 
 
 def launch(runs, folder):
@@ -44,37 +47,40 @@ def both(target_folder, tmp_path_factory):
     lines = [{"messages": [{"role": "user", "content": f"say {'x' * i} {i}"}]} for i in range(10)]
     chats.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
-    def plans(num_processes):
-        base = {
-            "target": str(target_folder),
-            "data": {
-                "conversations": str(chats),
-                "work": str(folder / "work"),
-                "regenerate": {"max_new_tokens": 16},
-            },
-            "drafter": {"num_hidden_layers": 2, "block_size": 4, "num_taps": 2},
-        }
-        fit = {"epochs": 3, "batch_size": 3, "num_anchors": 6, "learning_rate": 3e-3}
-        return {
-            name: {
-                "steps": STEPS,
-                "config": {
-                    **base,
-                    "output": str(folder / f"{name}-{num_processes}"),
-                    "loss": change.get("loss", {}),
-                    "fit": fit | change.get("fit", {}),
-                },
-            }
-            for name, change in RUNS.items()
-        }
+    base = {
+        "target": str(target_folder),
+        "data": {
+            "conversations": str(chats),
+            "work": str(folder / "work"),
+            "regenerate": {"max_new_tokens": 16},
+        },
+        "drafter": {"num_hidden_layers": 2, "block_size": 4, "num_taps": 2},
+    }
+    fit = {"epochs": 3, "batch_size": 3, "num_anchors": 6, "learning_rate": 3e-3}
 
-    one = runpy.run_path(str(SCRIPT))["train_runs"](plans(1), Ranks())
-    # The same folder again: two processes go on where one stopped.
-    resumed = plans(1)["plain"] | {"steps": 2}
-    return one, launch(plans(2) | {"resumed": resumed}, folder)
+    def plan(name, output, legs):
+        change = RUNS[name]
+        settings = {"loss": change.get("loss", {}), "fit": fit | change.get("fit", {})}
+        return {"legs": legs, "config": {**base, **settings, "output": str(folder / output)}}
+
+    def in_one(plans):
+        return runpy.run_path(str(SCRIPT))["train_runs"](plans, Ranks())
+
+    first, rest = [CUT], [STEPS - CUT]
+    one = in_one({name: plan(name, f"{name}-1", [STEPS]) for name in RUNS})
+    one |= in_one({f"{name}, cut": plan(name, f"{name}-from-1", first) for name in RESUMED})
+    two = launch(
+        {name: plan(name, f"{name}-2", [STEPS]) for name in RUNS}
+        | {f"{name}, rest": plan(name, f"{name}-from-1", rest) for name in RESUMED}
+        | {f"{name}, cut": plan(name, f"{name}-from-2", first) for name in RESUMED}
+        | {f"{name}, in legs": plan(name, f"{name}-legs", first + rest) for name in RESUMED},
+        folder,
+    )
+    one |= in_one({f"{name}, rest": plan(name, f"{name}-from-2", rest) for name in RESUMED})
+    return one, two
 
 
-@pytest.mark.parametrize("name", [name for name in RUNS if name != "muon"])
+@pytest.mark.parametrize("name", [name for name in RUNS if name not in MUON])
 def test_two_processes_take_the_steps_of_one(both, name):
     one, two = both
     assert (one[name]["size"], two[name]["size"]) == (1, 2)
@@ -85,14 +91,28 @@ def test_two_processes_take_the_steps_of_one(both, name):
         assert two[name]["weights"][weight] == pytest.approx(total, rel=1e-4, abs=1e-3), weight
 
 
-def test_muon_does_the_same_up_to_its_bfloat16_iteration(both):
+@pytest.mark.parametrize("name", MUON)
+def test_muon_does_the_same_up_to_its_bfloat16_iteration(both, name):
     one, two = both
-    assert two["muon"]["loss"] == pytest.approx(one["muon"]["loss"], rel=1e-2)
-    assert two["muon"]["loss"][0] == pytest.approx(one["muon"]["loss"][0], rel=1e-6)
+    assert two[name]["loss"] == pytest.approx(one[name]["loss"], rel=1e-2)
+    assert two[name]["loss"][0] == pytest.approx(one[name]["loss"][0], rel=1e-6)
+    # The tolerance is narrow enough to tell Muon from AdamW.
+    assert one["plain"]["loss"] != pytest.approx(one[name]["loss"], rel=1e-2)
 
 
-def test_a_run_goes_on_with_another_number_of_processes(both):
+@pytest.mark.parametrize("name", RESUMED)
+@pytest.mark.parametrize("goes_on_with", ["one process", "two processes"])
+def test_a_run_goes_on_with_another_number_of_processes(both, name, goes_on_with):
     one, two = both
-    assert two["resumed"]["step"] == STEPS + 2
-    # Where it went on, the drafter was trained already.
-    assert two["resumed"]["loss"][0] < one["plain"]["loss"][0]
+    rest = (one if goes_on_with == "one process" else two)[f"{name}, rest"]
+    assert rest["step"] == STEPS
+    whole = one[name]["loss"]
+    assert rest["loss"] == pytest.approx(whole[CUT:], rel=1e-2 if name in MUON else 1e-5)
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_the_same_number_of_processes_goes_on_bit_equal(both, name):
+    _, two = both
+    assert two[f"{name}, in legs"]["step"] == STEPS
+    assert two[f"{name}, in legs"]["loss"] == two[name]["loss"]
+    assert two[f"{name}, in legs"]["weights"] == two[name]["weights"]

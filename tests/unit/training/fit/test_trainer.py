@@ -216,7 +216,10 @@ def test_without_a_mask_token_the_first_unused_id_stands_for_it(build, target):
 
 
 def test_the_agreement_with_the_target_is_reported(build, write_jsonl, caplog):
+    caplog.set_level("INFO")
     assert prepare(build()).agreement == 1.0
+    assert "100.00 % of the trained tokens" in caplog.text
+    assert "judged by 10 of 10 documents" in caplog.text
     assert "below data.min_agreement" not in caplog.text
     foreign = write_jsonl("foreign.jsonl", [{"prompt": "abc", "completion": "an old song"}])
     config = build(

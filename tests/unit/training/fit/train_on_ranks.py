@@ -12,15 +12,17 @@ from dpace_training.fit.trainer import Trainer
 
 
 def train_runs(plans: dict, ranks: Ranks) -> dict:
-    """Results by name; empty on all but the first rank."""
+    """Results by name, empty on all but the first rank; a run's later legs resume the first."""
     results = {}
     for name, plan in plans.items():
         config = build_config(TrainConfig, plan["config"], source=name)
         with ranks.first_alone():
             data = prepare(config)
-        trainer = Trainer(config, data, ranks)
-        steps = [trainer.train_step() for _ in range(plan["steps"])]
-        trainer.save()
+        steps = []
+        for num_steps in plan["legs"]:
+            trainer = Trainer(config, data, ranks)
+            steps += [trainer.train_step() for _ in range(num_steps)]
+            trainer.save()
         drafter = trainer.whole_drafter()
         if drafter is not None:
             results[name] = {

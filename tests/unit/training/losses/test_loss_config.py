@@ -12,8 +12,9 @@ from dpace_training.losses.config import RECIPES, LossConfig, RecipeName
     ("block_size", "gamma"), [(16, 7), (10, 5), (8, 4), (9, 4.5), (13, 6), (4, 2), (32, 14)]
 )
 def test_gamma_follows_the_block_size_unless_given(block_size, gamma):
-    assert LossConfig().resolved_gamma(block_size - 1) == pytest.approx(gamma)
-    assert LossConfig(gamma=3.5).resolved_gamma(block_size - 1) == 3.5
+    decay = LossConfig(weighting="exp_decay")
+    assert decay.resolved_gamma(block_size - 1) == pytest.approx(gamma)
+    assert LossConfig(weighting="exp_decay", gamma=3.5).resolved_gamma(block_size - 1) == 3.5
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,7 @@ def test_gamma_follows_the_block_size_unless_given(block_size, gamma):
     [
         ({"weighting": "dpace", "alpha": 0}, "alpha"),
         ({"weighting": "exp_decay", "gamma": 30}, "gamma"),
-        ({"weighting": "exp_decay", "alpha": 0}, None),
+        ({"weighting": "exp_decay"}, None),
         ({"weighting": "dpace"}, None),
     ],
 )
@@ -71,6 +72,47 @@ def test_the_recipe_gives_way_in_the_parts_that_are_set():
 def test_parts_that_do_not_fit_together_are_refused_with_the_cure(settings, cure):
     with pytest.raises(ValidationError, match=cure):
         LossConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"gamma": 4}, "gamma = 4.0 has no effect.* only weighting = exp_decay .* is dpace"),
+        (
+            {"weighting": "uniform", "alpha": 0.3},
+            "alpha = 0.3 has no effect.*dpace.* is uniform.*default 0.5",
+        ),
+        ({"recipe": "dflash", "variant": "cumulative_only"}, "variant = cumulative_only has no"),
+        ({"weighting": "reach", "labels": "soft", "confidence": "overlap"}, "confidence = overlap"),
+        ({"lk_eta": 1}, "lk_eta = 1.0 has no effect.* only token_loss = lk_hybrid .* is ce"),
+        ({"temperature": 2}, "temperature = 2.0 has no effect.* only labels = soft .* is data"),
+        ({"joint_scale": 3}, "only joint = chain or expected_tau .* Leave it out, or change joint"),
+        ({"recipe": "uniform", "weighting": "dpace"}, "recipe = uniform has no effect.*weighting"),
+        (
+            {"recipe": "dpace_cumulative", "weighting": "uniform"},
+            "recipe = dpace_cumulative has no effect",
+        ),
+    ],
+)
+def test_a_setting_that_changes_nothing_is_refused_with_the_reason(settings, said):
+    with pytest.raises(ValidationError, match=said):
+        LossConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"recipe": "left_to_right", "weighting": "uniform"},  # the recipe's own gamma rests
+        {"recipe": "left_to_right", "gamma": 5},
+        {"recipe": "dpace", "alpha": 0.2, "confidence": "overlap", "labels": "soft"},
+        {"recipe": "lk", "lk_eta": 1, "temperature": 0.5},
+        {"recipe": "expected_tau", "joint_scale": 2},
+        {"weighting": "reach", "labels": "soft", "temperature": 0.5},
+    ],
+)
+def test_what_is_written_down_of_a_changed_recipe_can_be_read_again(settings):
+    loss = LossConfig(**settings)
+    assert LossConfig(**loss.model_dump(mode="json")) == loss
 
 
 def test_the_name_says_what_is_trained_on():

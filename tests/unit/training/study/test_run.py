@@ -96,3 +96,26 @@ def test_an_arm_may_train_longer_than_the_others(values):
 def test_more_steps_than_the_epochs_hold_are_refused(values):
     with pytest.raises(ConfigError, match=r"7 steps were asked for .* ends after 2\."):
         study(values, seeds=[0], steps={"auf": 7})
+
+
+def test_held_out_prompts_are_read_as_their_input_section_says(values, write_jsonl):
+    asked = write_jsonl("asked.jsonl", [{"question": f"ask {i}", "id": i} for i in range(3)])
+    columns = {"format": "completion", "columns": {"prompt": "question"}}
+    held_out = {
+        "plain": {"conversations": str(asked), "max_new_tokens": 12, "input": columns},
+    }
+    result = study(values, seeds=[0], held_out=held_out)
+    assert result["arms"][0]["sets"]["plain"]["prompts"] == 3
+    other = {"plain": {**held_out["plain"], "input": {**columns, "invalid": "skip"}}}
+    with pytest.raises(ConfigError, match="were made with another plain"):
+        study(values, seeds=[0], held_out=other)
+
+
+def test_keys_name_no_defaults_so_a_setting_added_later_leaves_old_runs_valid(values):
+    study(values, seeds=[0])
+    folder = Path(values["base"]["output"]) / "dpace" / "seed-0"
+    held_out = json.loads((folder / "held_out.key.json").read_text())["greedy"]
+    assert held_out.keys() == {"conversations", "max_new_tokens", "text"}
+    settings = json.loads((folder / "run.key.json").read_text())["settings"]
+    assert settings["loss"] == {"recipe": "dpace"}
+    assert settings["fit"].keys() == {"epochs", "batch_size", "num_anchors"}
