@@ -12,11 +12,8 @@ from dpace_serve.errors import ConfigError
 from dpace_training.config import EvaluationConfig, RegenerateConfig, TrainConfig
 from dpace_training.data.backends import answer_writer, feature_reader, load_needed_target
 from dpace_training.data.conversations import Completion, Conversation, Document, spread
-from dpace_training.data.hidden_states import (
-    FeatureSource,
-    RecomputedFeatures,
-    cache_features,
-)
+from dpace_training.data.feature_cache import cache_features
+from dpace_training.data.hidden_states import FeatureSource, RecomputedFeatures
 from dpace_training.data.regenerate import regenerate_file
 from dpace_training.data.sources import read_source
 from dpace_training.data.target_model import Target

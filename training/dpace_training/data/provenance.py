@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dpace_serve.durable_file import write_whole
 from dpace_serve.errors import ConfigError
 
 
@@ -16,10 +17,10 @@ def claim_key(path: Path, key: dict[str, Any], *, what: str) -> None:
         what: Name of the derived files in the error message.
 
     Raises:
-        ConfigError: If the file says something else.
+        ConfigError: If the file says something else, or cannot be read or written.
     """
     if path.exists():
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = _known_key(path, what)
         changed = sorted(name for name in key | known if key.get(name) != known.get(name))
         if changed:
             raise ConfigError(
@@ -27,7 +28,26 @@ def claim_key(path: Path, key: dict[str, Any], *, what: str) -> None:
                 "Choose another folder or delete that one."
             )
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(key, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    text = json.dumps(key, indent=2, sort_keys=True) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be written ({error.strerror}). Choose another folder."
+        ) from None
+
+
+def _known_key(path: Path, what: str) -> dict[str, Any]:
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}). Check the path.") from None
+    except ValueError:  # neither JSON nor UTF-8
+        known = None
+    if not isinstance(known, dict):
+        raise ConfigError(
+            f"{path}: damaged, so nobody knows what the {what} beside it were made from. "
+            "Delete it together with them, or choose another folder."
+        )
+    return known

@@ -24,6 +24,14 @@ class TokenizedConversation:
     workload: str
     document_id: int | str
 
+    @property
+    def answer_start(self) -> int:
+        """Where the last answer starts; the document's length if it was cut before that."""
+        start = len(self.loss_mask)
+        while start > 0 and self.loss_mask[start - 1]:
+            start -= 1
+        return start
+
 
 def tokenize_document(
     tokenizer: PreTrainedTokenizerBase,
