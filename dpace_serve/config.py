@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dpace_serve.errors import ConfigError
+from dpace_serve.redaction import without_credentials
 
 
 class Config(BaseModel):
@@ -107,8 +108,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}). Check the path.") from None
     except (yaml.YAMLError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path}: not valid YAML ({reason}). Correct the file.") from None
+        raise ConfigError(
+            f"{path}: not valid YAML ({_yaml_reason(error)}). Correct the file."
+        ) from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -116,6 +118,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             f"{path}: must hold a mapping, holds a {type(values).__name__}. Write `key: value`."
         )
     return values
+
+
+def _yaml_reason(error: yaml.YAMLError | ValueError) -> str:
+    # The whole message quotes the line, and a password with it.
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem}, line {error.problem_mark.line + 1}"
+    return " ".join(str(error).split())
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -139,14 +148,13 @@ def _parse_yaml(text: str) -> Any:  # noqa: ANN401 - YAML holds values of any ty
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
+    shown = repr(without_credentials(override))
     if not separator or not key:
-        raise ConfigError(f"override {override!r} must read key=value. Write for example a.b=1.")
+        raise ConfigError(f"override {shown} must read key=value. Write for example a.b=1.")
     try:
         value = _parse_yaml(text)
     except (yaml.YAMLError, ValueError):
-        raise ConfigError(
-            f"override {override!r}: the value is not valid YAML. Quote it."
-        ) from None
+        raise ConfigError(f"override {shown}: the value is not valid YAML. Quote it.") from None
     *parents, last = key.split(".")
     inner = values
     for parent in parents:
@@ -155,7 +163,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         inner = inner[parent]
         if not isinstance(inner, dict):
             raise ConfigError(
-                f"override {override!r}: {parent} is a value, not a group of settings. "
+                f"override {shown}: {parent} is a value, not a group of settings. "
                 "Drop what follows its name."
             )
     inner[last] = value
@@ -177,5 +185,5 @@ def _config_inside(annotation: object) -> type[Config] | None:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    text = without_credentials(repr(value))
     return text if len(text) <= 80 else text[:77] + "..."

@@ -31,12 +31,12 @@ class EndpointConfig(Config):
     @field_validator("base_url")
     @classmethod
     def _holds_no_secret(cls, base_url: str) -> str:
+        if "@" in base_url or "?" in base_url:
+            # The resolved configuration is saved beside the drafter.
+            raise ValueError("must hold no password and no query; put the key into api_key_file")
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must start with http:// or https:// and a host")
-        if "@" in parts.netloc or parts.query:
-            # The resolved configuration is saved beside the drafter.
-            raise ValueError("must hold no password and no query; put the key into api_key_file")
         return base_url
 
 

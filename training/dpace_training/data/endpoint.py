@@ -10,6 +10,7 @@ from typing import Any
 import openai
 
 from dpace_serve.errors import ConfigError, EngineError
+from dpace_serve.redaction import without_credentials
 from dpace_training.config import EndpointConfig, RegenerateConfig
 from dpace_training.data.conversations import Completion
 from dpace_training.data.dialogue import Dialogue
@@ -150,7 +151,9 @@ class Endpoint:
             # Not the server's own words: they may quote the key.
             source = self._endpoint.api_key_file or "regenerate.openai.api_key_file (not set)"
             return ConfigError(f"{url} refuses the API key (status {status}). Correct {source}.")
-        reason = " ".join(error.message.split())[:_LONGEST_REASON].rstrip(".")
+        # A server may quote the key whatever its status.
+        told = without_credentials(error.message.replace(self._client.api_key, "***"))
+        reason = " ".join(told.split())[:_LONGEST_REASON].rstrip(".")
         if status < 500 and status != 429:
             return ConfigError(
                 f"{place}: {url} refuses the request ({reason}). Correct regenerate.openai, or "
@@ -201,8 +204,10 @@ def _read_key(path: Path) -> str:
         key = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        # Not the path: somebody may have put the key itself there.
         raise ConfigError(
-            f"{path}: the API key cannot be read ({reason}). Check the path."
+            f"regenerate.openai.api_key_file cannot be read ({reason}). Give the path of a file "
+            "that holds the API key."
         ) from None
     if not key:
         raise ConfigError(f"{path}: holds no API key. Write it there, alone.")

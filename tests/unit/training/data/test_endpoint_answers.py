@@ -214,6 +214,28 @@ def test_a_refused_key_is_not_quoted(target, tmp_path):
     assert str(file) in str(caught.value)
 
 
+@pytest.mark.parametrize("status", [400, 503])
+def test_a_key_is_not_quoted_whatever_the_server_says(target, tmp_path, status):
+    file = tmp_path / "key"
+    file.write_text(KEY)
+    with (
+        running(lambda _: Refusal(status, f"no budget for {KEY}")) as endpoint,
+        pytest.raises((ConfigError, EngineError), match=r"no budget for \*\*\*") as caught,
+    ):
+        answers(target, endpoint, [chat(0, "x")], api_key_file=file, max_retries=0)
+    assert KEY not in str(caught.value)
+
+
+def test_a_key_given_in_place_of_its_file_is_not_quoted(target, tmp_path):
+    with (
+        running(with_ids(target)) as endpoint,
+        pytest.raises(ConfigError, match="api_key_file cannot be read") as caught,
+    ):
+        answers(target, endpoint, [chat(0, "x")], api_key_file=tmp_path / KEY)
+    assert KEY not in str(caught.value)
+    assert endpoint.bodies == []
+
+
 def test_a_key_of_the_environment_is_not_handed_to_the_server(target, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with running(with_ids(target)) as endpoint:
