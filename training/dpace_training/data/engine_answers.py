@@ -25,7 +25,7 @@ class EngineWriter:
         self._target = target
         self._config = config
         self._engine = engine
-        limit: int = target.model.config.max_position_embeddings
+        limit = target.max_positions
         self._max_model_len = engine.max_model_len or limit
         if self._max_model_len > limit:
             raise ConfigError(

@@ -142,7 +142,7 @@ class _Measure:
                 target.tokenizer,
                 document,
                 end_ids=target.end_ids,
-                max_tokens=target.model.config.max_position_embeddings,
+                max_tokens=target.max_positions,
                 enable_thinking=target.enable_thinking,
             )
             for document in answered
