@@ -19,6 +19,10 @@ from dpace_training.data.json_records import json_records
 
 UNTAGGED_WORKLOAD = "other"
 
+_TOOL_KEYS = ("tools", "functions")
+# Tables hold something in every row: the text of an empty list, too.
+_NO_TOOLS: tuple[object, ...] = (None, [], {}, "", "[]", "null")
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -183,6 +187,17 @@ class _MessageRecord(_Record):
 
 
 class _ConversationRecord(_Record):
+    @model_validator(mode="before")
+    @classmethod
+    def _offers_no_tool(cls, values: dict[str, Any]) -> dict[str, Any]:
+        # The prompt would lack them, and the answer be one to another prompt.
+        offered = [key for key in _TOOL_KEYS if values.get(key) not in _NO_TOOLS]
+        if offered:
+            raise ValueError(
+                f"{offered[0]} cannot be given to the chat template; leave the conversation out"
+            )
+        return values
+
     messages: Annotated[list[_MessageRecord], Field(min_length=1)]
     workload: str = UNTAGGED_WORKLOAD
     answer_ids: Annotated[tuple[int, ...], Field(strict=False, min_length=1)] | None = None

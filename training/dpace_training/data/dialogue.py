@@ -60,7 +60,10 @@ class Dialogue:
         if isinstance(self._document, Completion):
             return completion_prompt_ids(target.tokenizer, self._document.prompt)
         return chat_prompt_ids(
-            target.tokenizer, self.messages, enable_thinking=target.enable_thinking
+            target.tokenizer,
+            self.messages,
+            enable_thinking=target.enable_thinking,
+            place=f"document {self.source.document_id}",
         )
 
     def seed(self, seed: int) -> int:

@@ -81,13 +81,15 @@ def tokenize_pieces(
         enable_thinking: What the chat template is told about thinking; None tells it nothing.
 
     Raises:
-        ConfigError: If the chat template does not tell where an answer lies, or tells it in two
-            ways that differ, or does not write a message's reasoning.
+        ConfigError: If there is no chat template, or it refuses the chat, does not tell where an
+            answer lies or tells it in two ways that differ, or does not write a message's
+            reasoning.
     """
     if isinstance(document, Completion):
         marked = _completion_tokens(tokenizer, document, max_tokens)
     else:
-        template = ChatTemplate(tokenizer, enable_thinking)
+        place = f"document {document.document_id}"
+        template = ChatTemplate(tokenizer, enable_thinking, place)
         marked = _conversation_tokens(template, document, end_ids)
     last = len(marked) - 1
     return [
@@ -114,6 +116,7 @@ def chat_prompt_ids(
     messages: Sequence[Message],
     *,
     enable_thinking: bool | None = None,
+    place: str = "the chat",
 ) -> list[int]:
     """Token ids of a chat up to where the assistant's next answer starts.
 
@@ -121,8 +124,12 @@ def chat_prompt_ids(
         tokenizer: Hugging Face tokenizer of the target.
         messages: The chat so far.
         enable_thinking: What the chat template is told about thinking; None tells it nothing.
+        place: Name of the chat in error messages.
+
+    Raises:
+        ConfigError: If there is no chat template, or it refuses the chat.
     """
-    return ChatTemplate(tokenizer, enable_thinking).prompt_ids(messages)
+    return ChatTemplate(tokenizer, enable_thinking, place).prompt_ids(messages)
 
 
 def completion_prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:

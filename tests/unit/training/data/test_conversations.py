@@ -74,6 +74,45 @@ def test_a_bad_line_is_one_error_with_file_and_line(tmp_path, line, said):
     assert "\n" not in str(caught.value)
 
 
+CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tools": [TOOL]}, "tools cannot be given to the chat template; leave"),
+        ({"tools": '[{"name": "add"}]'}, "tools cannot be given"),
+        ({"functions": [TOOL["function"]]}, "functions cannot be given"),
+        (
+            {"messages": [CHAT["messages"][0], {"role": "assistant", "tool_calls": [CALL]}]},
+            "messages.1: tool calls cannot be trained on; leave the conversation out",
+        ),
+        (
+            {
+                "messages": [
+                    CHAT["messages"][0],
+                    {"role": "assistant", "content": None, "function_call": {"name": "add"}},
+                ]
+            },
+            "messages.1: tool calls cannot be trained on",
+        ),
+    ],
+)
+def test_tools_are_refused_and_not_dropped(write_jsonl, changes, said):
+    path = write_jsonl("tools.jsonl", [CHAT, CHAT | changes])
+    with pytest.raises(ConfigError) as caught:
+        read_documents(path)
+    assert str(caught.value).startswith(f"{path}:2: {said}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("tools", [None, [], "", "[]"])
+def test_a_record_that_offers_no_tool_is_read(write_jsonl, tools):
+    (document,) = read_documents(write_jsonl("none.jsonl", [CHAT | {"tools": tools}]))
+    assert document.messages[1].content == "4"
+
+
 def test_two_answers_in_a_row_are_refused(write_jsonl):
     answers = [*CHAT["messages"], {"role": "assistant", "content": "again"}]
     with pytest.raises(ConfigError, match="follows assistant"):
