@@ -30,7 +30,9 @@ class Dialogue:
             self._document = replace(source, completion="", answer_ids=None)
             self._open = [()]
         else:
-            self._document = replace(source, messages=(), answer_ids=None, answer_is_cut=False)
+            self._document = replace(
+                source, messages=(), answer_ids=None, earlier_answer_ids=(), answer_is_cut=False
+            )
             self._open = _questions(source.messages)
 
     @property
@@ -84,8 +86,12 @@ class Dialogue:
             is_complete: Whether it came to its end, below the token limit.
         """
         if isinstance(self._document, Conversation):
+            before = self._document
+            earlier = (*before.earlier_answer_ids, before.answer_ids) if self._turn else ()
             messages = (*self.messages, Message("assistant", text))
-            self._document = replace(self._document, messages=messages, answer_ids=ids)
+            self._document = replace(
+                before, messages=messages, answer_ids=ids, earlier_answer_ids=earlier
+            )
         else:
             self._document = replace(self._document, completion=text, answer_ids=ids)
         self._open.pop(0)

@@ -179,12 +179,22 @@ def _reply(response: Any, dialogue: Dialogue, target: Target, place: str) -> Rep
             f"{place}: the server gave no answer (finish_reason {choice.finish_reason}). "
             "Remove the document; finished answers are kept."
         )
+    if not ids and is_chat and _has_reasoning(choice.message):
+        raise ConfigError(
+            f"{place}: the server takes the reasoning out of an answer and returns no token ids, "
+            "so what it wrote is not known. Start it without a reasoning parser, or use vLLM."
+        )
     if ids and choice.finish_reason == "stop" and ids[-1] not in target.end_ids:
         raise ConfigError(
             f"{place}: the server ends an answer with token {ids[-1]}, the end tokens in "
             f"{target.folder} are {sorted(target.end_ids)}. Serve exactly that target."
         )
     return Reply(text or "", tuple(ids) if ids else None, choice.finish_reason)
+
+
+def _has_reasoning(message: Any) -> bool:  # noqa: ANN401 - holds what the protocol does not name
+    # vLLM calls it reasoning, other servers reasoning_content.
+    return any(getattr(message, name, None) for name in ("reasoning", "reasoning_content"))
 
 
 def _require_same_prompt(

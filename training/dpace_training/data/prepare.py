@@ -227,7 +227,7 @@ def _report_splits(
         (
             Conversation,
             "conversations",
-            "the chat template renders earlier answers otherwise later",
+            "later prompts hold earlier answers in other tokens than they were written in",
         ),
         (Completion, "texts", "they are longer than data.max_tokens"),
     ):

@@ -69,8 +69,9 @@ def tokenize_pieces(
     An answer given as token ids is taken as it is, since text does not always encode back to them.
 
     A conversation is one piece, unless the template renders an earlier answer differently once
-    later turns follow, as those do that drop earlier thinking. Then it is split there: every answer
-    stands behind exactly the prompt that the target had. A plain text is cut into pieces of at most
+    later turns follow, as those do that drop earlier thinking, or the target wrote it in other
+    tokens than its text is encoded in. Then it is split there: every answer stands behind exactly
+    the prompt that the target had. A plain text is cut into pieces of at most
     `max_tokens` tokens; of everything else, what lies behind them is left out.
 
     Args:
@@ -181,10 +182,11 @@ def _conversation_tokens(
 def _answer(
     template: ChatTemplate, document: Conversation, turn: int, end_ids: frozenset[int]
 ) -> RenderedAnswer:
-    is_last = all(message.role != "assistant" for message in document.messages[turn + 1 :])
-    if is_last and document.answer_ids is not None:
+    written = document.ids_by_turn.get(turn)
+    if written is not None:
         prompt = template.prompt_ids(document.messages[:turn])
-        return RenderedAnswer(prompt + list(document.answer_ids), start=len(prompt))
+        return RenderedAnswer(prompt + list(written), start=len(prompt))
+    is_last = all(message.role != "assistant" for message in document.messages[turn + 1 :])
     answer = rendered_answer(
         template,
         document.messages[: turn + 1],

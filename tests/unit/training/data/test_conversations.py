@@ -38,6 +38,24 @@ def test_documents_survive_a_round_trip_with_their_answer_ids(write_jsonl):
     assert first[0].answer_ids == (7, 2)
 
 
+TWO_ANSWERS = {"messages": [*CHAT["messages"], *CHAT["messages"]]}
+
+
+def test_ids_of_every_answer_survive_a_round_trip(write_jsonl):
+    given = TWO_ANSWERS | {"answer_ids": [7, 2], "earlier_answer_ids": [[5, 2]]}
+    unknown = TWO_ANSWERS | {"answer_ids": [7, 2], "earlier_answer_ids": [None]}
+    first = read_documents(write_jsonl("first.jsonl", [given, unknown, TWO_ANSWERS]))
+    assert [document.ids_by_turn for document in first] == [{1: (5, 2), 3: (7, 2)}, {3: (7, 2)}, {}]
+    again = read_documents(write_jsonl("again.jsonl", [to_record(item) for item in first]))
+    assert again == first
+
+
+def test_ids_of_more_answers_than_there_are_are_refused(write_jsonl):
+    path = write_jsonl("many.jsonl", [CHAT | {"answer_ids": [2], "earlier_answer_ids": [[5]]}])
+    with pytest.raises(ConfigError, match="one for each of 0 earlier answers, are 1"):
+        read_documents(path)
+
+
 def test_ids_count_documents_and_not_empty_lines(tmp_path):
     path = tmp_path / "gaps.jsonl"
     path.write_text(f"\n{json.dumps(CHAT)}\n\n{json.dumps(CHAT)}\n")

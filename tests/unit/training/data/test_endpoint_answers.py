@@ -114,6 +114,20 @@ def test_text_without_ids_is_encoded_again_and_that_is_said_once(target, caplog)
     assert answered[2].answer_ids == (*target.tokenizer.encode("DEF"), END)
 
 
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
+def test_an_answer_whose_reasoning_is_taken_out_is_refused(target, name):
+    def script(body):
+        whole = reply(body, "4")
+        whole["choices"][0]["message"][name] = "2 and 2"
+        return whole
+
+    with (
+        running(script) as endpoint,
+        pytest.raises(ConfigError, match=r"document 5: the server takes the reasoning out"),
+    ):
+        answers(target, endpoint, [chat(5, "2+2?")])
+
+
 def test_a_text_cut_at_the_limit_has_no_end_token_and_ends_its_conversation(target):
     with running(lambda body: reply(body, "cut", finish_reason="length")) as endpoint:
         answered = answers(target, endpoint, [chat(0, "one", "two")])
