@@ -268,8 +268,8 @@ class EvaluationConfig(Config):
     """Steps between two evaluations; the last step is always evaluated."""
     max_documents: Annotated[int, Field(ge=1)] | None = None
     """Use only this many documents, evenly spread over the file."""
-    max_new_tokens: Annotated[int, Field(ge=1)] = 256
-    """Longest answer in tokens."""
+    max_new_tokens: Annotated[int, Field(ge=2)] = 256
+    """Longest answer in tokens; the first comes with the prompt, drafts follow it."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Prompts answered, or documents read, at the same time."""
 

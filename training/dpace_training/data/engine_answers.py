@@ -40,6 +40,11 @@ class EngineWriter:
         longest = {"max_model_len": self._max_model_len}
         return self._config.model_dump(mode="json", include=names) | longest
 
+    @property
+    def max_length(self) -> int:
+        """Most tokens of a prompt and its answer together."""
+        return self._max_model_len
+
     def write(
         self, documents: Sequence[Document], known: Set[int]
     ) -> Generator[list[Document], None, None]:
@@ -84,12 +89,6 @@ class EngineWriter:
             return None
         prompt = dialogue.prompt_ids(self._target)
         room = self._max_model_len - len(prompt)
-        if room < 1 and dialogue.turn == 0:
-            raise ConfigError(
-                f"document {dialogue.source.document_id}: its prompt of {len(prompt)} tokens "
-                f"leaves no room for an answer in {self._max_model_len}. Shorten or "
-                "remove it, or raise data.vllm.max_model_len."
-            )
         if room < 1:
             dialogue.close()
             return None

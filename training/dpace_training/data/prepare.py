@@ -19,7 +19,11 @@ from dpace_training.data.refused_documents import require_rendering, results_of_
 from dpace_training.data.regenerate import regenerate_file
 from dpace_training.data.sources import read_source
 from dpace_training.data.target_model import Target
-from dpace_training.data.tokenize import TokenizedConversation, tokenize_pieces
+from dpace_training.data.tokenize import (
+    TokenizedConversation,
+    require_verification_steps,
+    tokenize_pieces,
+)
 from dpace_training.drafter.shape import drafter_config
 
 logger = logging.getLogger(__name__)
@@ -207,7 +211,10 @@ def _tokenize_held_out(
     )
     documents, pieces = [document for document, _ in used], [own for _, own in used]
     _report_cuts(config, documents, pieces)
-    return [piece for own in pieces for piece in own]
+    held_out = [piece for own in pieces for piece in own]
+    if held_out:
+        require_verification_steps(held_out, source=config.evaluation.conversations)
+    return held_out
 
 
 def _pieces(config: TrainConfig, target: Target, document: Document) -> list[TokenizedConversation]:

@@ -1,6 +1,10 @@
 """What derived files were made from, written beside them, so that stale ones are never used."""
 
+import fcntl
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +23,35 @@ def claim_key(path: Path, key: dict[str, Any], *, what: str) -> None:
     Raises:
         ConfigError: If the file says something else, or cannot be read or written.
     """
-    if path.exists():
-        known = _known_key(path, what)
-        changed = sorted(name for name in key | known if key.get(name) != known.get(name))
-        if changed:
-            raise ConfigError(
-                f"{path.parent}: {what} there were made with another {', '.join(changed)}. "
-                "Choose another folder or delete that one."
-            )
-        return
     text = json.dumps(key, indent=2, sort_keys=True) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))
+        with _alone_in(path.parent):
+            if not path.exists():
+                write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))
+                return
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be written ({error.strerror}). Choose another folder."
         ) from None
+    known = _known_key(path, what)
+    changed = sorted(name for name in key | known if key.get(name) != known.get(name))
+    if changed:
+        raise ConfigError(
+            f"{path.parent}: {what} there were made with another {', '.join(changed)}. "
+            "Choose another folder or delete that one."
+        )
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait for other processes that claim something in this folder: only one can be the first."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _known_key(path: Path, what: str) -> dict[str, Any]:

@@ -104,6 +104,27 @@ def tokenize_pieces(
     ]
 
 
+def require_verification_steps(
+    documents: Sequence[TokenizedConversation], *, source: object
+) -> None:
+    """Refuse held-out answers on which nothing can be measured.
+
+    An answer's first token comes with the prompt; a drafter has its turn from the second on.
+
+    Args:
+        documents: Answered prompts.
+        source: Where the prompts come from, for the message.
+
+    Raises:
+        ConfigError: If no answer has a second token.
+    """
+    if not any(len(document.token_ids) - document.answer_start > 1 for document in documents):
+        raise ConfigError(
+            f"{source}: no answer of the target has a second token, so no draft could be measured "
+            "on it. Check the prompts, the chat template and the limits of tokens."
+        )
+
+
 def documents_digest(documents: Sequence[TokenizedConversation]) -> str:
     """SHA-256 in hex over everything that training reads of the documents, in their order."""
     digest = hashlib.sha256()

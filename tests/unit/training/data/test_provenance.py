@@ -1,4 +1,5 @@
 import json
+import threading
 
 import pytest
 
@@ -32,3 +33,23 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"cannot be written \(File exists\)"):
         claim_key(tmp_path / "file" / "key.json", {"target": "a"}, what="answers")
+
+
+def test_of_two_processes_with_different_keys_one_is_told(tmp_path):
+    path, num = tmp_path / "key.json", 8
+    barrier, refused = threading.Barrier(num), []
+
+    def claim(seed):
+        barrier.wait()
+        try:
+            claim_key(path, {"seed": seed}, what="answers")
+        except ConfigError:
+            refused.append(seed)
+
+    threads = [threading.Thread(target=claim, args=(seed,)) for seed in range(num)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == num - 1
+    assert json.loads(path.read_text())["seed"] not in refused
