@@ -133,7 +133,10 @@ def write_files(
         for stale in folder.glob("*.safetensors"):
             stale.unlink()
         for name in (SINGLE_FILE, CONFIG_FILE):
+            # A power cut may bring back the old names in any order, but for those flushed before.
+            flush(folder)
             (staged / name).replace(folder / name)
+        flush(folder)
 
 
 def revision(folder: Path) -> str:

@@ -116,6 +116,6 @@ def answered(*masks):
 
 def test_answers_of_one_token_leave_nothing_to_measure():
     single, cut = (False, True, True, False, True), (False, False)
-    with pytest.raises(ConfigError, match=r"held.jsonl: no answer of the target has a second token"):
+    with pytest.raises(ConfigError, match=r"held.jsonl: no answer of the target has a second"):
         require_verification_steps(answered(single, cut), source="held.jsonl")
     require_verification_steps(answered(single, (False, True, True)), source="held.jsonl")
