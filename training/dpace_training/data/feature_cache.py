@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from safetensors import safe_open
 
 from dpace_training.data.hidden_states import TargetFeatures, read_features
-from dpace_training.data.provenance import claim_key
+from dpace_training.data.provenance import alone_in, claim_key
 from dpace_training.data.shard_files import (
     FINAL_TENSORS,
     SHARD_TENSORS,
@@ -137,11 +137,13 @@ def cache_features(
             part = documents[start : start + DOCUMENTS_PER_SHARD]
             shard, final = shard_path(folder, index), final_shard_path(folder, index)
             wanted = {shard: SHARD_TENSORS} | ({final: FINAL_TENSORS} if with_final else {})
-            if not all(_is_whole(file, names) for file, names in wanted.items()):
-                features = reader.read(part, with_final=with_final)
-                write_shard(shard, [f.taps for f in features], [f.next_token for f in features])
-                if with_final:
-                    write_final_shard(final, [f.final for f in features if f.final is not None])
+            # Runs that share the folder wait for each other's shards, and do not make them twice.
+            with alone_in(folder):
+                if not all(_is_whole(file, names) for file, names in wanted.items()):
+                    features = reader.read(part, with_final=with_final)
+                    write_shard(shard, [f.taps for f in features], [f.next_token for f in features])
+                    if with_final:
+                        write_final_shard(final, [f.final for f in features if f.final is not None])
             advance(len(part), "")
     return CachedFeatures(folder, len(documents), with_final=with_final)
 

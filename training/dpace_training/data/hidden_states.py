@@ -111,9 +111,15 @@ def read_states(
         layer_ids: Layers to tap; id i is the output of decoder layer i, from 0.
 
     Raises:
-        ConfigError: If a layer does not exist.
+        ConfigError: If a layer does not exist, or a document has more tokens than positions.
     """
     require_layers(target, layer_ids)
+    longest = max(documents, key=lambda document: len(document.token_ids))
+    if len(longest.token_ids) > target.max_positions:
+        raise ConfigError(
+            f"document {longest.document_id}: has {len(longest.token_ids)} tokens, the target "
+            f"reads at most {target.max_positions}. Lower data.max_tokens."
+        )
     # Attention is causal: what stands behind a document's end cannot reach it, so no mask.
     token_ids = pad_sequence(
         [torch.tensor(document.token_ids) for document in documents], batch_first=True

@@ -26,7 +26,7 @@ def claim_key(path: Path, key: dict[str, Any], *, what: str) -> None:
     text = json.dumps(key, indent=2, sort_keys=True) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone_in(path.parent):
+        with alone_in(path.parent):
             if not path.exists():
                 write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))
                 return
@@ -44,13 +44,15 @@ def claim_key(path: Path, key: dict[str, Any], *, what: str) -> None:
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Wait for other processes that claim something in this folder: only one can be the first."""
+def alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process makes derived files in this folder."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
+        # Closing alone is not enough: a child that was forked meanwhile would keep the lock.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 

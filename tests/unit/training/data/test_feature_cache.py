@@ -1,5 +1,6 @@
 import dataclasses
 import logging
+import threading
 
 import pytest
 import torch
@@ -110,3 +111,25 @@ def test_a_full_disk_is_one_clear_line(target, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"shard-00000.safetensors: cannot be written .* space"):
         cache_features(target, DOCUMENTS, LAYER_IDS, tmp_path, batch_size=2)
     assert [path.name for path in tmp_path.iterdir()] == ["key.json"]
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_runs_that_share_a_folder_read_each_shard_once(target, tmp_path):
+    read, barrier = [], threading.Barrier(3)
+
+    class Reader(feature_cache.TransformersReader):
+        def read(self, documents, *, with_final):
+            read.append(documents[0].document_id)
+            return super().read(documents, with_final=with_final)
+
+    def fill():
+        barrier.wait()
+        reader = Reader(target, LAYER_IDS, batch_size=2)
+        cache_features(target, DOCUMENTS, LAYER_IDS, tmp_path, batch_size=2, reader=reader)
+
+    threads = [threading.Thread(target=fill) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert read == [0, 2, 4]

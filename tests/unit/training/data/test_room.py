@@ -11,7 +11,9 @@ from dpace_serve.errors import ConfigError
 from dpace_training.config import RegenerateConfig
 from dpace_training.data.answers import answer_documents
 from dpace_training.data.conversations import Completion, Conversation, Message
+from dpace_training.data.hidden_states import read_features
 from dpace_training.data.regenerate import regenerate_file
+from dpace_training.data.tokenize import TokenizedConversation
 
 POSITIONS = 64
 GREEDY = RegenerateConfig(max_new_tokens=8, batch_size=4)
@@ -86,3 +88,14 @@ def test_a_turn_without_room_ends_its_conversation_before_it(learned):
     (found,) = answered(ending, [Conversation(0, "other", (*turns, *long), None)])
     assert [message.content for message in found.messages[:1]] == ["x"]
     assert len(found.messages) == 2
+
+
+def test_a_document_longer_than_the_target_reads_is_one_clear_line(learned):
+    def read(length):
+        tokens = TokenizedConversation((9,) * length, (True,) * length, "code", 4)
+        return read_features(learned, [tokens], (0,))
+
+    (feature,) = read(POSITIONS)
+    assert feature.taps.shape == (POSITIONS, 32)
+    with pytest.raises(ConfigError, match=r"document 4: has 65 tokens, .* at most 64. Lower data"):
+        read(POSITIONS + 1)
