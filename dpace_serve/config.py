@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dpace_serve.errors import ConfigError
+from dpace_serve.redaction import without_credentials
 
 
 class Config(BaseModel):
@@ -117,8 +118,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}). Check the path.") from None
     except (yaml.YAMLError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path}: not valid YAML ({reason}). Correct the file.") from None
+        raise ConfigError(
+            f"{path}: not valid YAML ({_yaml_reason(error)}). Correct the file."
+        ) from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -126,6 +128,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             f"{path}: must hold a mapping, holds a {type(values).__name__}. Write `key: value`."
         )
     return values
+
+
+def _yaml_reason(error: yaml.YAMLError | ValueError) -> str:
+    # The whole message quotes the line, and a password with it.
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem}, line {error.problem_mark.line + 1}"
+    return " ".join(str(error).split())
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -149,7 +158,7 @@ def _parse_yaml(text: str) -> Any:  # noqa: ANN401 - YAML holds values of any ty
 
 @dataclass(frozen=True, slots=True)
 class _Override:
-    text: str
+    shown: str
     parents: tuple[str, ...]
     key: str
     value: Any
@@ -157,15 +166,14 @@ class _Override:
     @classmethod
     def parse(cls, text: str) -> "_Override":
         name, separator, value = text.partition("=")
+        shown = repr(without_credentials(text))
         if not separator or not name:
-            raise ConfigError(f"override {text!r} must read key=value. Write for example a.b=1.")
+            raise ConfigError(f"override {shown} must read key=value. Write for example a.b=1.")
         *parents, key = name.split(".")
         try:
-            return cls(text, tuple(parents), key, _parse_yaml(value))
+            return cls(shown, tuple(parents), key, _parse_yaml(value))
         except (yaml.YAMLError, ValueError):
-            raise ConfigError(
-                f"override {text!r}: the value is not valid YAML. Quote it."
-            ) from None
+            raise ConfigError(f"override {shown}: the value is not valid YAML. Quote it.") from None
 
     def clear_the_way(self, schema: type[Config], values: dict[str, Any]) -> None:
         """Drop from a file's values what this override brings along; a null brings nothing."""
@@ -184,7 +192,7 @@ class _Override:
             inner = inner[parent]
             if not isinstance(inner, dict):
                 raise ConfigError(
-                    f"override {self.text!r}: {parent} is a value, not a group of settings. "
+                    f"override {self.shown}: {parent} is a value, not a group of settings. "
                     "Drop what follows its name."
                 )
         inner[self.key] = self.value
@@ -211,5 +219,5 @@ def _config_inside(annotation: object) -> type[Config] | None:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    text = without_credentials(repr(value))
     return text if len(text) <= 80 else text[:77] + "..."

@@ -6,7 +6,6 @@ Importing and checking need no torch; only reading and writing the tensors thems
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from dpace_serve.drafter.weight_files import (
     read_entries,
     read_json,
 )
+from dpace_serve.durable_file import flush
 from dpace_serve.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -127,13 +127,16 @@ def write_files(
         # safetensors makes files that only their owner may read; a server may be another user.
         (staged / SINGLE_FILE).chmod((staged / CONFIG_FILE).stat().st_mode)
         for name in (SINGLE_FILE, CONFIG_FILE):
-            _flush(staged / name)
+            flush(staged / name)
         (folder / CONFIG_FILE).unlink(missing_ok=True)
         (folder / INDEX_FILE).unlink(missing_ok=True)
         for stale in folder.glob("*.safetensors"):
             stale.unlink()
         for name in (SINGLE_FILE, CONFIG_FILE):
+            # A power cut may bring back the old names in any order, but for those flushed before.
+            flush(folder)
             (staged / name).replace(folder / name)
+        flush(folder)
 
 
 def revision(folder: Path) -> str:
@@ -165,9 +168,3 @@ def _require_folder(folder: Path) -> None:
         raise CheckpointError(
             f"{folder}: a drafter is a folder, this is a file. Give the folder around it."
         )
-
-
-def _flush(path: Path) -> None:
-    """Force a file to the disk, so that a power cut cannot leave a named but empty one."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -15,7 +15,10 @@ ROOT = Path(__file__).parents[2]
 CLEAN_TREE = {
     "dpace_serve/__init__.py": "",
     "dpace_serve/errors.py": "",
-    "dpace_serve/config.py": "import dpace_serve.errors",
+    "dpace_serve/redaction.py": "",
+    "dpace_serve/config.py": "import dpace_serve.errors, dpace_serve.redaction",
+    "dpace_serve/durable_file.py": "",
+    "dpace_serve/one_process.py": "import dpace_serve.errors",
     "dpace_serve/result_file.py": "import dpace_serve.errors",
     "dpace_serve/acceptance/__init__.py": "import dpace_serve.errors",
     "dpace_serve/drafter/__init__.py": "import dpace_serve.config",

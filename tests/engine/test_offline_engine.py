@@ -113,11 +113,12 @@ def test_the_engines_cache_is_the_cache_of_the_target_in_this_process(
 ):
     import torch
 
-    from dpace_training.data import hidden_states
+    from dpace_training.data import feature_cache
     from dpace_training.data.engine_hidden_states import EngineReader
-    from dpace_training.data.hidden_states import RecomputedFeatures, cache_features
+    from dpace_training.data.feature_cache import cache_features
+    from dpace_training.data.hidden_states import RecomputedFeatures
 
-    monkeypatch.setattr(hidden_states, "DOCUMENTS_PER_SHARD", 16)
+    monkeypatch.setattr(feature_cache, "DOCUMENTS_PER_SHARD", 16)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     with EngineReader(
@@ -150,7 +151,7 @@ def test_the_engines_cache_is_the_cache_of_the_target_in_this_process(
 def test_a_complete_cache_starts_no_engine(ends, documents, engine_config, tmp_path, monkeypatch):
     from dpace_training.data import engine_hidden_states
     from dpace_training.data.engine_hidden_states import EngineReader
-    from dpace_training.data.hidden_states import cache_features
+    from dpace_training.data.feature_cache import cache_features
 
     def cache():
         with EngineReader(

@@ -31,12 +31,12 @@ class EndpointConfig(Config):
     @field_validator("base_url")
     @classmethod
     def _holds_no_secret(cls, base_url: str) -> str:
+        if "@" in base_url or "?" in base_url:
+            # The resolved configuration is saved beside the drafter.
+            raise ValueError("must hold no password and no query; put the key into api_key_file")
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must start with http:// or https:// and a host")
-        if "@" in parts.netloc or parts.query:
-            # The resolved configuration is saved beside the drafter.
-            raise ValueError("must hold no password and no query; put the key into api_key_file")
         return base_url
 
 
@@ -268,8 +268,8 @@ class EvaluationConfig(Config):
     """Steps between two evaluations; the last step is always evaluated."""
     max_documents: Annotated[int, Field(ge=1)] | None = None
     """Use only this many documents, evenly spread over the file."""
-    max_new_tokens: Annotated[int, Field(ge=1)] = 256
-    """Longest answer in tokens."""
+    max_new_tokens: Annotated[int, Field(ge=2)] = 256
+    """Longest answer in tokens; the first comes with the prompt, drafts follow it."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Prompts answered, or documents read, at the same time."""
 

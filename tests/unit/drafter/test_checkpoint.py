@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -262,6 +263,44 @@ def test_an_interrupted_write_leaves_the_old_drafter_whole(drafter, tensors, mon
         "config.json",
         "model.safetensors",
     ]
+
+
+class CrashError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("num_steps", range(5))
+def test_a_crash_while_files_change_names_never_leaves_a_mixed_pair(
+    drafter, tensors, monkeypatch, num_steps
+):
+    # The steps: away with the old configuration, index and weights; new weights, configuration.
+    old = checkpoint.read_config(drafter.path)
+    new = dataclasses.replace(old, objective="another")
+    changed = {name: tensor + 1 for name, tensor in tensors.items()}
+    left = [num_steps]
+
+    def until_the_crash(step):
+        def counted(path, *args, **kwargs):
+            left[0] -= 1
+            if left[0] < 0:
+                raise CrashError
+            return step(path, *args, **kwargs)
+
+        return counted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", until_the_crash(Path.unlink))
+        patch.setattr(Path, "replace", until_the_crash(Path.replace))
+        with pytest.raises(CrashError):
+            checkpoint.write(drafter.path, new, changed)
+    if num_steps == 0:
+        assert checkpoint.validate(drafter.path) == old
+        assert torch.equal(checkpoint.read_tensors(drafter.path)["fc.weight"], tensors["fc.weight"])
+    else:
+        assert "config.json is missing" in refusal(drafter.path)
+    checkpoint.write(drafter.path, new, changed)
+    assert checkpoint.validate(drafter.path) == new
+    assert torch.equal(checkpoint.read_tensors(drafter.path)["fc.weight"], changed["fc.weight"])
 
 
 def test_written_files_can_be_read_by_a_server_of_another_user(tmp_path, drafter, tensors):

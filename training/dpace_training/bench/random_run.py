@@ -44,7 +44,7 @@ def random_trainer(target: Target, output: Path, recipe: str, fit: dict[str, Any
 
 class _RandomFeatures:
     def __init__(self, target: Target, num_taps: int) -> None:
-        hidden = target.model.config.hidden_size
+        hidden = target.text_config.hidden_size
         generator = torch.Generator().manual_seed(0)
         self._features = TargetFeatures(
             taps=torch.randn(TOKENS, num_taps * hidden, generator=generator),
@@ -58,7 +58,7 @@ class _RandomFeatures:
 
 def _random_data(config: TrainConfig, target: Target) -> PreparedData:
     rng = random.Random(0)
-    vocab = target.model.config.vocab_size
+    vocab = target.text_config.vocab_size
     documents = [
         TokenizedConversation(
             token_ids=tuple(rng.randrange(vocab) for _ in range(TOKENS)),

@@ -114,7 +114,7 @@ def _answered(target: Target, prompts: Sequence[DemoPrompt]) -> list[TokenizedCo
             target.tokenizer,
             document,
             end_ids=target.end_ids,
-            max_tokens=target.model.config.max_position_embeddings,
+            max_tokens=target.max_positions,
         )
         for document in answered
     ]

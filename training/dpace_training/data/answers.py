@@ -8,7 +8,7 @@ from transformers import GenerationConfig
 
 from dpace_training.config import RegenerateConfig
 from dpace_training.data.conversations import Completion, Conversation, Document
-from dpace_training.data.dialogue import Dialogue
+from dpace_training.data.dialogue import Dialogue, with_room_for_an_answer
 from dpace_training.data.target_model import Target
 from dpace_training.progress import progress_bar
 
@@ -20,7 +20,8 @@ def answer_documents(
 ) -> list[Document]:
     """Let the target answer every prompt; a conversation's assistant turns follow one another.
 
-    An answer that reaches the token limit has no end token and ends its conversation.
+    An answer that reaches the token limit, or the last position of the target, has no end token and
+    ends its conversation. Prompts that leave no room for an answer are counted and left out.
 
     Args:
         target: Model that answers.
@@ -31,6 +32,7 @@ def answer_documents(
     Returns:
         The answered documents in the order given, each with the token ids of its last answer.
     """
+    documents = with_room_for_an_answer(target, documents, max_length=target.max_positions)
     answered: dict[int, Document] = {}
     with progress_bar(description, len(documents)) as advance:
         for index, batch in enumerate(batches_by_length(documents, config.batch_size)):
@@ -126,6 +128,11 @@ class TransformersWriter:
         names = {"enabled", "temperature", "max_new_tokens", "batch_size", "seed"}
         return self._config.model_dump(mode="json", include=names)
 
+    @property
+    def max_length(self) -> int:
+        """Most tokens of a prompt and its answer together."""
+        return self._target.max_positions
+
     def write(
         self, documents: Sequence[Document], known: Set[int]
     ) -> Generator[list[Document], None, None]:
@@ -161,10 +168,32 @@ def _answer_rounds(
     target: Target, dialogues: Sequence[Dialogue], config: RegenerateConfig
 ) -> list[Document]:
     while active := [dialogue for dialogue in dialogues if dialogue.is_open]:
-        prompts = [dialogue.prompt_ids(target) for dialogue in active]
-        for dialogue, ids in zip(active, generate(target, prompts, config), strict=True):
-            take_answer(target, dialogue, ids)
+        for max_new_tokens, asked in _by_room(target, active, config).items():
+            limited = config.model_copy(update={"max_new_tokens": max_new_tokens})
+            prompts = [prompt for _, prompt in asked]
+            found = generate(target, prompts, limited)
+            for (dialogue, _), ids in zip(asked, found, strict=True):
+                take_answer(target, dialogue, ids)
     return [dialogue.document for dialogue in dialogues]
+
+
+def _by_room(
+    target: Target, dialogues: Sequence[Dialogue], config: RegenerateConfig
+) -> dict[int, list[tuple[Dialogue, list[int]]]]:
+    """Dialogues with their prompts, by how many tokens their answers may have.
+
+    Nearly all have room for `config.max_new_tokens`; what nears the last position is asked apart,
+    or the others would be cut with it. A dialogue without room is closed.
+    """
+    asked: dict[int, list[tuple[Dialogue, list[int]]]] = {}
+    for dialogue in dialogues:
+        prompt = dialogue.prompt_ids(target)
+        room = min(config.max_new_tokens, target.max_positions - len(prompt))
+        if room > 0:
+            asked.setdefault(room, []).append((dialogue, prompt))
+        else:
+            dialogue.close()
+    return asked
 
 
 def _text(target: Target, ids: Sequence[int]) -> str:

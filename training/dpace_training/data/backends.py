@@ -11,7 +11,7 @@ from dpace_training.data.answers import TransformersWriter
 from dpace_training.data.endpoint_answers import EndpointWriter
 from dpace_training.data.engine_answers import EngineWriter
 from dpace_training.data.engine_hidden_states import EngineReader
-from dpace_training.data.hidden_states import FeatureReader, TransformersReader
+from dpace_training.data.feature_cache import FeatureReader, TransformersReader
 from dpace_training.data.regenerate import AnswerWriter
 from dpace_training.data.target_model import Target, load_target, load_target_ends
 

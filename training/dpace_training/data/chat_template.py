@@ -1,10 +1,12 @@
 """Where the assistant speaks in a rendered chat: behind its prompt, and between markers."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -19,15 +21,24 @@ class ChatTemplate:
     """A tokenizer's chat template with what it is told about thinking.
 
     `enable_thinking` is passed on as it is; None passes nothing, and the template's default holds.
+    `place` names the chat in error messages. Where the tokenizer has no template, or the template
+    refuses the chat, everything here raises a ConfigError.
     """
 
     tokenizer: PreTrainedTokenizerBase
     enable_thinking: bool | None
+    place: str
 
     @property
     def source(self) -> str:
         """Text of the template."""
-        text: str = self.tokenizer.get_chat_template()
+        if self.tokenizer.chat_template is None:
+            raise ConfigError(
+                f"{self.place}: is a chat, but the target's tokenizer has no chat template. Take "
+                "the target's chat version, or give prompts and completions."
+            )
+        with self._refusals():
+            text: str = self.tokenizer.get_chat_template()
         return text
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
@@ -36,12 +47,14 @@ class ChatTemplate:
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
         """Text of a chat."""
-        text: str = self.tokenizer.apply_chat_template(
-            [message_record(message) for message in messages],
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            **self._options,
-        )
+        with self._refusals():
+            text: str = self.tokenizer.apply_chat_template(
+                [message_record(message) for message in messages],
+                chat_template=self.source,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                **self._options,
+            )
         return text
 
     def encode(self, text: str) -> list[int]:
@@ -58,14 +71,27 @@ class ChatTemplate:
         if not _GENERATION_MARKER.search(self.source):
             return None
         # apply_chat_template gives whole tokens only; its own renderer knows the characters.
-        _, spans = render_jinja_template(
-            conversations=[[message_record(message) for message in messages]],
-            chat_template=self.source,
-            return_assistant_tokens_mask=True,
-            **self.tokenizer.special_tokens_map,
-            **self._options,
-        )
+        with self._refusals():
+            _, spans = render_jinja_template(
+                conversations=[[message_record(message) for message in messages]],
+                chat_template=self.source,
+                return_assistant_tokens_mask=True,
+                **self.tokenizer.special_tokens_map,
+                **self._options,
+            )
         return _touching_joined(spans[0])
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """A template is a program: it raises errors of its own, and stumbles over odd values."""
+        try:
+            yield
+        except (TemplateError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise ConfigError(
+                f"{self.place}: the chat template refuses the chat ({reason}). Correct or remove "
+                "it, or leave such documents out with input.invalid=skip."
+            ) from None
 
     @property
     def _options(self) -> dict[str, Any]:

@@ -19,6 +19,10 @@ from dpace_training.data.json_records import json_records
 
 UNTAGGED_WORKLOAD = "other"
 
+_TOOL_KEYS = ("tools", "functions")
+# Tables hold something in every row: the text of an empty list, too.
+_NO_TOOLS: tuple[object, ...] = (None, [], {}, "", "[]", "null")
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -37,6 +41,7 @@ class Message:
 class Conversation:
     """A chat; `answer_ids` are the tokens of its last answer where the target wrote it.
 
+    `earlier_answer_ids` are those of the answers before it, empty where none are known.
     `answer_is_cut` says that the last answer reached a token limit: no end token follows it.
     """
 
@@ -45,6 +50,16 @@ class Conversation:
     messages: tuple[Message, ...]
     answer_ids: tuple[int, ...] | None
     answer_is_cut: bool = False
+    earlier_answer_ids: tuple[tuple[int, ...] | None, ...] = ()
+
+    @property
+    def ids_by_turn(self) -> dict[int, tuple[int, ...]]:
+        """Tokens of each answer that the target wrote, by the place of its message."""
+        turns = [i for i, message in enumerate(self.messages) if message.role == "assistant"]
+        known = (*self.earlier_answer_ids, self.answer_ids)
+        # From the end: nothing may be known of the earlier ones.
+        by_turn = dict(zip(reversed(turns), reversed(known), strict=False))
+        return {turn: ids for turn, ids in by_turn.items() if ids is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +132,12 @@ def parse_record(record: dict[str, Any], *, document_id: int, place: str) -> Doc
             )
             _check_order(messages, place)
             return Conversation(
-                document_id, chat.workload, messages, chat.answer_ids, chat.answer_is_cut
+                document_id,
+                chat.workload,
+                messages,
+                chat.answer_ids,
+                chat.answer_is_cut,
+                chat.earlier_answer_ids,
             )
         text = _CompletionRecord.model_validate(record)
     except ValidationError as error:
@@ -137,6 +157,10 @@ def to_record(document: Document) -> dict[str, Any]:
         record["messages"] = [message_record(message) for message in document.messages]
         if document.answer_is_cut:
             record["answer_is_cut"] = True
+        if document.earlier_answer_ids:
+            record["earlier_answer_ids"] = [
+                None if ids is None else list(ids) for ids in document.earlier_answer_ids
+            ]
     else:
         record |= {"prompt": document.prompt, "completion": document.completion}
     if document.answer_ids is not None:
@@ -150,6 +174,9 @@ def message_record(message: Message) -> dict[str, str]:
     if message.reasoning_content is not None:
         record["reasoning_content"] = message.reasoning_content
     return record
+
+
+_AnswerIds = Annotated[tuple[int, ...], Field(strict=False, min_length=1)]
 
 
 class _Record(BaseModel):
@@ -183,17 +210,39 @@ class _MessageRecord(_Record):
 
 
 class _ConversationRecord(_Record):
+    @model_validator(mode="before")
+    @classmethod
+    def _offers_no_tool(cls, values: dict[str, Any]) -> dict[str, Any]:
+        # The prompt would lack them, and the answer be one to another prompt.
+        offered = [key for key in _TOOL_KEYS if values.get(key) not in _NO_TOOLS]
+        if offered:
+            raise ValueError(
+                f"{offered[0]} cannot be given to the chat template; leave the conversation out"
+            )
+        return values
+
     messages: Annotated[list[_MessageRecord], Field(min_length=1)]
     workload: str = UNTAGGED_WORKLOAD
-    answer_ids: Annotated[tuple[int, ...], Field(strict=False, min_length=1)] | None = None
+    answer_ids: _AnswerIds | None = None
     answer_is_cut: bool = False
+    earlier_answer_ids: Annotated[tuple[_AnswerIds | None, ...], Field(strict=False)] = ()
+
+    @model_validator(mode="after")
+    def _knows_as_many_answers_as_it_has(self) -> "_ConversationRecord":
+        num_earlier = sum(message.role == "assistant" for message in self.messages) - 1
+        if self.earlier_answer_ids and len(self.earlier_answer_ids) != num_earlier:
+            raise ValueError(
+                f"earlier_answer_ids must be one for each of {num_earlier} earlier answers, are "
+                f"{len(self.earlier_answer_ids)}; leave them out"
+            )
+        return self
 
 
 class _CompletionRecord(_Record):
     prompt: str
     completion: str = ""
     workload: str = UNTAGGED_WORKLOAD
-    answer_ids: Annotated[tuple[int, ...], Field(strict=False, min_length=1)] | None = None
+    answer_ids: _AnswerIds | None = None
 
     @model_validator(mode="after")
     def _holds_text(self) -> "_CompletionRecord":

@@ -1,14 +1,18 @@
 """One document while its answers are written, turn by turn, by whoever runs the target."""
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
+from dpace_serve.errors import ConfigError
 from dpace_training.data.conversations import Completion, Conversation, Document, Message
 from dpace_training.data.target_model import Target
 from dpace_training.data.tokenize import chat_prompt_ids, completion_prompt_ids
 
 _SEED_BITS = 31  # the smallest range that servers take
+
+logger = logging.getLogger(__name__)
 
 
 class Dialogue:
@@ -30,7 +34,9 @@ class Dialogue:
             self._document = replace(source, completion="", answer_ids=None)
             self._open = [()]
         else:
-            self._document = replace(source, messages=(), answer_ids=None, answer_is_cut=False)
+            self._document = replace(
+                source, messages=(), answer_ids=None, earlier_answer_ids=(), answer_is_cut=False
+            )
             self._open = _questions(source.messages)
 
     @property
@@ -60,7 +66,10 @@ class Dialogue:
         if isinstance(self._document, Completion):
             return completion_prompt_ids(target.tokenizer, self._document.prompt)
         return chat_prompt_ids(
-            target.tokenizer, self.messages, enable_thinking=target.enable_thinking
+            target.tokenizer,
+            self.messages,
+            enable_thinking=target.enable_thinking,
+            place=f"document {self.source.document_id}",
         )
 
     def seed(self, seed: int) -> int:
@@ -81,8 +90,12 @@ class Dialogue:
             is_complete: Whether it came to its end, below the token limit.
         """
         if isinstance(self._document, Conversation):
+            before = self._document
+            earlier = (*before.earlier_answer_ids, before.answer_ids) if self._turn else ()
             messages = (*self.messages, Message("assistant", text))
-            self._document = replace(self._document, messages=messages, answer_ids=ids)
+            self._document = replace(
+                before, messages=messages, answer_ids=ids, earlier_answer_ids=earlier
+            )
         else:
             self._document = replace(self._document, completion=text, answer_ids=ids)
         self._open.pop(0)
@@ -93,6 +106,40 @@ class Dialogue:
     def close(self) -> None:
         """Ask for no further answer."""
         self._open.clear()
+
+
+def with_room_for_an_answer(
+    target: Target, documents: Sequence[Document], *, max_length: int
+) -> list[Document]:
+    """Documents whose first prompt leaves room for a token; how many do not is logged.
+
+    Args:
+        target: Its tokenizer and chat template make the prompts.
+        documents: Prompts; answers in them only say where the assistant speaks.
+        max_length: Most tokens of a prompt and its answer together.
+
+    Raises:
+        ConfigError: If no document is left, or the chat template refuses one.
+    """
+    lengths = [len(Dialogue(document).prompt_ids(target)) for document in documents]
+    kept = [
+        document for document, length in zip(documents, lengths, strict=True) if length < max_length
+    ]
+    if documents and not kept:
+        raise ConfigError(
+            f"no prompt leaves room for an answer in {max_length} tokens, the shortest has "
+            f"{min(lengths)}. Shorten them, or raise data.vllm.max_model_len if it is set."
+        )
+    if len(kept) < len(documents):
+        logger.warning(
+            "%d of %d prompts leave no room for an answer in %d tokens and are not used; the "
+            "longest has %d",
+            len(documents) - len(kept),
+            len(documents),
+            max_length,
+            max(lengths),
+        )
+    return kept
 
 
 def _questions(messages: Sequence[Message]) -> list[tuple[Message, ...]]:

@@ -10,6 +10,7 @@ from typing import Any
 import openai
 
 from dpace_serve.errors import ConfigError, EngineError
+from dpace_serve.redaction import without_credentials
 from dpace_training.config import EndpointConfig, RegenerateConfig
 from dpace_training.data.conversations import Completion
 from dpace_training.data.dialogue import Dialogue
@@ -150,7 +151,9 @@ class Endpoint:
             # Not the server's own words: they may quote the key.
             source = self._endpoint.api_key_file or "regenerate.openai.api_key_file (not set)"
             return ConfigError(f"{url} refuses the API key (status {status}). Correct {source}.")
-        reason = " ".join(error.message.split())[:_LONGEST_REASON].rstrip(".")
+        # A server may quote the key whatever its status.
+        told = without_credentials(error.message.replace(self._client.api_key, "***"))
+        reason = " ".join(told.split())[:_LONGEST_REASON].rstrip(".")
         if status < 500 and status != 429:
             return ConfigError(
                 f"{place}: {url} refuses the request ({reason}). Correct regenerate.openai, or "
@@ -176,12 +179,22 @@ def _reply(response: Any, dialogue: Dialogue, target: Target, place: str) -> Rep
             f"{place}: the server gave no answer (finish_reason {choice.finish_reason}). "
             "Remove the document; finished answers are kept."
         )
+    if not ids and is_chat and _has_reasoning(choice.message):
+        raise ConfigError(
+            f"{place}: the server takes the reasoning out of an answer and returns no token ids, "
+            "so what it wrote is not known. Start it without a reasoning parser, or use vLLM."
+        )
     if ids and choice.finish_reason == "stop" and ids[-1] not in target.end_ids:
         raise ConfigError(
             f"{place}: the server ends an answer with token {ids[-1]}, the end tokens in "
             f"{target.folder} are {sorted(target.end_ids)}. Serve exactly that target."
         )
     return Reply(text or "", tuple(ids) if ids else None, choice.finish_reason)
+
+
+def _has_reasoning(message: Any) -> bool:  # noqa: ANN401 - holds what the protocol does not name
+    # vLLM calls it reasoning, other servers reasoning_content.
+    return any(getattr(message, name, None) for name in ("reasoning", "reasoning_content"))
 
 
 def _require_same_prompt(
@@ -201,8 +214,10 @@ def _read_key(path: Path) -> str:
         key = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        # Not the path: somebody may have put the key itself there.
         raise ConfigError(
-            f"{path}: the API key cannot be read ({reason}). Check the path."
+            f"regenerate.openai.api_key_file cannot be read ({reason}). Give the path of a file "
+            "that holds the API key."
         ) from None
     if not key:
         raise ConfigError(f"{path}: holds no API key. Write it there, alone.")

@@ -36,6 +36,11 @@ class EndpointWriter:
         model = {"model": self._endpoint.model}
         return self._config.model_dump(mode="json", include=names) | model
 
+    @property
+    def max_length(self) -> int:
+        """The target's own limit; the server may have a lower one, and says so."""
+        return self._target.max_positions
+
     def write(
         self, documents: Sequence[Document], known: Set[int]
     ) -> Generator[list[Document], None, None]:

@@ -25,7 +25,7 @@ class EngineWriter:
         self._target = target
         self._config = config
         self._engine = engine
-        limit: int = target.model.config.max_position_embeddings
+        limit = target.max_positions
         self._max_model_len = engine.max_model_len or limit
         if self._max_model_len > limit:
             raise ConfigError(
@@ -39,6 +39,11 @@ class EngineWriter:
         names = {"backend", "temperature", "max_new_tokens", "seed"}
         longest = {"max_model_len": self._max_model_len}
         return self._config.model_dump(mode="json", include=names) | longest
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens of a prompt and its answer together."""
+        return self._max_model_len
 
     def write(
         self, documents: Sequence[Document], known: Set[int]
@@ -84,12 +89,6 @@ class EngineWriter:
             return None
         prompt = dialogue.prompt_ids(self._target)
         room = self._max_model_len - len(prompt)
-        if room < 1 and dialogue.turn == 0:
-            raise ConfigError(
-                f"document {dialogue.source.document_id}: its prompt of {len(prompt)} tokens "
-                f"leaves no room for an answer in {self._max_model_len}. Shorten or "
-                "remove it, or raise data.vllm.max_model_len."
-            )
         if room < 1:
             dialogue.close()
             return None

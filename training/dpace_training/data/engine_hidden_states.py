@@ -57,7 +57,7 @@ class EngineReader:
             ConfigError: If a layer does not exist, or the target has too few positions.
         """
         require_layers(target, layer_ids)
-        limit = target.model.config.max_position_embeddings
+        limit = target.max_positions
         if max_tokens + SPARE_POSITIONS > limit:
             raise ConfigError(
                 f"the engine reads documents of at most {limit - SPARE_POSITIONS} tokens of a "

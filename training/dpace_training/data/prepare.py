@@ -4,23 +4,26 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from dpace_serve.drafter.checkpoint import DrafterConfig
 from dpace_serve.errors import ConfigError
-from dpace_training.config import EvaluationConfig, RegenerateConfig, TrainConfig
+from dpace_training.config import EvaluationConfig, InputConfig, RegenerateConfig, TrainConfig
 from dpace_training.data.backends import answer_writer, feature_reader, load_needed_target
 from dpace_training.data.conversations import Completion, Conversation, Document, spread
-from dpace_training.data.hidden_states import (
-    FeatureSource,
-    RecomputedFeatures,
-    cache_features,
-)
+from dpace_training.data.feature_cache import cache_features
+from dpace_training.data.hidden_states import FeatureSource, RecomputedFeatures
+from dpace_training.data.refused_documents import require_rendering, results_of_accepted
 from dpace_training.data.regenerate import regenerate_file
 from dpace_training.data.sources import read_source
 from dpace_training.data.target_model import Target
-from dpace_training.data.tokenize import TokenizedConversation, tokenize_pieces
+from dpace_training.data.tokenize import (
+    TokenizedConversation,
+    require_verification_steps,
+    tokenize_pieces,
+)
 from dpace_training.drafter.shape import drafter_config
 
 logger = logging.getLogger(__name__)
@@ -71,6 +74,10 @@ def prepare(config: TrainConfig, device: torch.device | None = None) -> Prepared
     held_out_source = _held_out_prompts(config.evaluation)
     target = load_needed_target(config, device or torch.device("cpu"))
     drafter = drafter_config(config, target)
+    source = _rendered(target, source, config.data.conversations, config.data.input)
+    held_out_source = _rendered(
+        target, held_out_source, config.evaluation.conversations, config.evaluation.input
+    )
     if config.data.regenerate.enabled:
         source = _answered(config, target, source, "answers.jsonl", config.data.regenerate)
     held_out = _tokenize_held_out(
@@ -112,6 +119,15 @@ def _held_out_prompts(evaluation: EvaluationConfig) -> list[Document]:
         return []
     prompts = read_source(evaluation.conversations, evaluation.input, needs_prompt=True)
     return spread(prompts, evaluation.max_documents)
+
+
+def _rendered(
+    target: Target, documents: Sequence[Document], source: Path | None, options: InputConfig
+) -> list[Document]:
+    kept = results_of_accepted(
+        documents, partial(require_rendering, target), source=source, invalid=options.invalid
+    )
+    return [document for document, _ in kept]
 
 
 def _answered_held_out(
@@ -172,7 +188,13 @@ def _features(
 def _tokenize(
     config: TrainConfig, target: Target, documents: Sequence[Document]
 ) -> list[TokenizedConversation]:
-    pieces = [_pieces(config, target, document) for document in documents]
+    used = results_of_accepted(
+        documents,
+        partial(_pieces, config, target),
+        source=config.data.conversations,
+        invalid=config.data.input.invalid,
+    )
+    documents, pieces = [document for document, _ in used], [own for _, own in used]
     _report_splits(documents, pieces)
     tokenized = [piece for own in pieces for piece in own]
     _report_cuts(config, documents, pieces)
@@ -188,9 +210,18 @@ def _tokenize_held_out(
     config: TrainConfig, target: Target, documents: Sequence[Document]
 ) -> list[TokenizedConversation]:
     # Only last answers are replayed.
-    pieces = [_pieces(config, target, document)[-1:] for document in documents]
+    used = results_of_accepted(
+        documents,
+        lambda document: _pieces(config, target, document)[-1:],
+        source=config.evaluation.conversations,
+        invalid=config.evaluation.input.invalid,
+    )
+    documents, pieces = [document for document, _ in used], [own for _, own in used]
     _report_cuts(config, documents, pieces)
-    return [piece for own in pieces for piece in own]
+    held_out = [piece for own in pieces for piece in own]
+    if held_out:
+        require_verification_steps(held_out, source=config.evaluation.conversations)
+    return held_out
 
 
 def _pieces(config: TrainConfig, target: Target, document: Document) -> list[TokenizedConversation]:
@@ -210,7 +241,7 @@ def _report_splits(
         (
             Conversation,
             "conversations",
-            "the chat template renders earlier answers otherwise later",
+            "later prompts hold earlier answers in other tokens than they were written in",
         ),
         (Completion, "texts", "they are longer than data.max_tokens"),
     ):

@@ -1,16 +1,20 @@
 """Answers written by the target itself: a drafter must learn what its target says, nothing else."""
 
+import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Generator, Iterator, Sequence, Set
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TextIO, runtime_checkable
 
+from dpace_serve.durable_file import write_whole
+from dpace_serve.errors import ConfigError
 from dpace_training.config import RegenerateConfig
 from dpace_training.data.answers import TransformersWriter
 from dpace_training.data.conversations import Document, parse_record, to_record
+from dpace_training.data.dialogue import with_room_for_an_answer
 from dpace_training.data.provenance import claim_key
 from dpace_training.data.target_model import Target
 from dpace_training.progress import progress_bar
@@ -27,11 +31,19 @@ class AnswerWriter(Protocol):
         """What the answers depend on, beside target and prompts; part of their key file."""
         ...
 
+    @property
+    def max_length(self) -> int:
+        """Most tokens of a prompt and its answer together."""
+        ...
+
     def write(self, documents: Sequence[Document], known: Set[int]) -> AnsweredGroups:
         """Answer documents and yield them as they are finished, in any order.
 
+        A later turn that finds no room for an answer ends its conversation before it.
+
         Args:
-            documents: Prompts; answers in them only say where the assistant speaks.
+            documents: Prompts that leave room for an answer; answers in them only say where the
+                assistant speaks.
             known: Ids of those that are answered already.
         """
         ...
@@ -48,6 +60,7 @@ def regenerate_file(
     """Write the target's answers to all prompts, going on where an earlier run was cut.
 
     Finished documents are appended to `destination` + `.partial`; the complete file replaces it.
+    Prompts that leave no room for an answer are counted and left out.
 
     Args:
         target: Model that answers.
@@ -57,17 +70,33 @@ def regenerate_file(
         writer: Who runs the target; this process when not given.
 
     Raises:
-        ConfigError: If `destination` was made from other prompts, another target or otherwise.
+        ConfigError: If `destination` was made from other prompts, another target or otherwise, is
+            damaged, or no prompt leaves room for an answer.
     """
     writer = writer or TransformersWriter(target, config)
     _claim(destination, target, documents, writer.settings)
     if destination.exists():
         return list(_recover(destination))
+    documents = with_room_for_an_answer(target, documents, max_length=writer.max_length)
     partial = destination.with_suffix(".partial")
+    with partial.open("a", encoding="utf-8") as file:
+        # Processes of one study come here together: the first answers, the others wait and read.
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not destination.exists():
+            answered = _answered(target, documents, writer, partial, file)
+            text = "".join(_line(target, document) for document in answered)
+            write_whole(destination, lambda path: path.write_text(text, "utf-8"))
+    partial.unlink(missing_ok=True)
+    return list(_recover(destination))
+
+
+def _answered(
+    target: Target, documents: Sequence[Document], writer: AnswerWriter, partial: Path, file: TextIO
+) -> list[Document]:
+    """Documents with their answers: those that `partial` holds, and new ones, written to `file`."""
     answered = {document.document_id: document for document in _recover(partial)}
     with (
-        partial.open("a", encoding="utf-8") as file,
-        progress_bar(f"answers of the target, {destination.stem}", len(documents)) as advance,
+        progress_bar(f"answers of the target, {partial.stem}", len(documents)) as advance,
         closing(writer.write(documents, set(answered))) as groups,
     ):
         advance(len(answered), "")
@@ -78,12 +107,7 @@ def regenerate_file(
             file.flush()
             os.fsync(file.fileno())
             advance(len(group), "")
-    complete = [answered[document.document_id] for document in documents]
-    temporary = destination.with_suffix(".complete")
-    temporary.write_text("".join(_line(target, document) for document in complete), "utf-8")
-    temporary.replace(destination)
-    partial.unlink()
-    return complete
+    return [answered[document.document_id] for document in documents]
 
 
 def _claim(
@@ -118,6 +142,16 @@ def _recover(partial: Path) -> Iterator[Document]:
     if len(whole) < len(content):
         with partial.open("r+b") as file:
             file.truncate(len(whole))
-    for number, line in enumerate(whole.decode("utf-8").split("\n")[:-1], start=1):
+    for number, line in enumerate(whole.decode("utf-8", "replace").split("\n")[:-1], start=1):
+        yield _known_answer(line, place=f"{partial}:{number}")
+
+
+def _known_answer(line: str, *, place: str) -> Document:
+    try:
         record = json.loads(line)
-        yield parse_record(record, document_id=record["document_id"], place=f"{partial}:{number}")
+        return parse_record(record, document_id=record["document_id"], place=place)
+    except (ValueError, KeyError, TypeError, AttributeError):  # no JSON, or of another kind
+        raise ConfigError(
+            f"{place}: damaged, not an answer as it was written there. Delete the file to have all "
+            "its prompts answered again."
+        ) from None

@@ -1,12 +1,19 @@
 """The files of cached features: whole shards of documents in safetensors, written in one step."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from dpace_serve.durable_file import write_whole
+from dpace_serve.errors import ConfigError
+
+SHARD_TENSORS = frozenset({"taps", "next_token", "offsets"})
+FINAL_TENSORS = frozenset({"final"})
 
 
 def shard_path(folder: Path, index: int) -> Path:
@@ -39,7 +46,24 @@ def write_final_shard(path: Path, finals: Sequence[Float[Tensor, "_ hidden"]]) -
     _save_whole(path, {"final": torch.cat(list(finals)).cpu()})
 
 
+def damage(path: Path, names: Collection[str]) -> str | None:
+    """Why a file cannot be read or does not hold these tensors, in one line; None if it is whole.
+
+    A file that was cut is found by its length, which its header says; other bytes are not read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            missing = set(names) - set(file.keys())
+    except (OSError, SafetensorError) as error:
+        return " ".join(str(error).split())
+    return f"it lacks {', '.join(sorted(missing))}" if missing else None
+
+
 def _save_whole(path: Path, tensors: dict[str, Tensor]) -> None:
-    temporary = path.with_suffix(".tmp")
-    save_file(tensors, temporary)
-    temporary.replace(path)
+    try:
+        write_whole(path, lambda file: save_file(tensors, file))
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(
+            f"{path}: cannot be written ({' '.join(str(error).split())}). Free space or choose "
+            "another data.work; the files written before are kept."
+        ) from None

@@ -16,6 +16,10 @@ ROLES = {
 }
 
 
+# What is said about tools is refused where the record is read, not lost here.
+_KEPT_KEYS = ("workload", "tools", "functions")
+
+
 def sharegpt_record(record: dict[str, Any], place: str) -> dict[str, Any]:
     """A ShareGPT record in our own form.
 
@@ -37,7 +41,7 @@ def sharegpt_record(record: dict[str, Any], place: str) -> dict[str, Any]:
     system = record.get("system")
     if system and not any(message["role"] == "system" for message in messages):
         messages.insert(0, {"role": "system", "content": system})
-    kept = {key: record[key] for key in ("workload",) if key in record}
+    kept: dict[str, Any] = {key: record[key] for key in _KEPT_KEYS if key in record}
     return {"messages": messages, **kept}
 
 

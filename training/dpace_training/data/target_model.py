@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -26,6 +28,8 @@ _REVISION_PATTERNS = (
     "*.safetensors",
 )
 _CHUNK_BYTES = 1 << 24
+# transformers checks types of a configuration with dataclasses of the hub's client.
+_LOADING_ERRORS = (OSError, ValueError, StrictDataclassError, SafetensorError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,26 @@ class Target:
     revision: str
     enable_thinking: bool | None = None
 
+    @property
+    def text_config(self) -> PretrainedConfig:
+        """Settings of the language model: of a multimodal target, those of its text part."""
+        return self.model.config.get_text_config()
+
+    @property
+    def max_positions(self) -> int:
+        """Most tokens that the target reads and writes together.
+
+        Raises:
+            CheckpointError: If its configuration does not say.
+        """
+        found = getattr(self.text_config, "max_position_embeddings", None)
+        if not isinstance(found, int):
+            raise CheckpointError(
+                f"{self.folder}: config.json must give max_position_embeddings, got {found!r}. "
+                "Set it to the longest text that the target was trained on."
+            )
+        return found
+
 
 def load_target(folder: Path, *, dtype: torch.dtype, enable_thinking: bool | None = None) -> Target:
     """Load a target from a folder, frozen and in evaluation mode.
@@ -52,13 +76,14 @@ def load_target(folder: Path, *, dtype: torch.dtype, enable_thinking: bool | Non
         enable_thinking: What its chat template is told about thinking; None tells it nothing.
 
     Raises:
-        CheckpointError: If the folder is not there or is not a causal language model.
+        CheckpointError: If the folder is not there, is not a causal language model, or its weights
+            are not safetensors.
         ConfigError: If thinking is set, and the chat template does not know it.
     """
-    _require_folder(folder)
+    _require_safetensors(folder)
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    except (OSError, ValueError) as error:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+    except _LOADING_ERRORS as error:
         raise _not_loadable(folder, error) from None
     return _target(folder, model, enable_thinking)
 
@@ -78,15 +103,15 @@ def load_target_ends(
 
     Raises:
         CheckpointError: If the folder is not there, is not a causal language model, or names these
-            weights in another way.
+            weights in another way, or not in safetensors.
     """
-    _require_folder(folder)
+    _require_safetensors(folder)
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(
                 AutoConfig.from_pretrained(folder), dtype=dtype
             )
-    except (OSError, ValueError) as error:
+    except _LOADING_ERRORS as error:
         raise _not_loadable(folder, error) from None
     inner = {id(parameter) for parameter in model.get_decoder().layers.parameters()}
     names = [name for name, parameter in model.named_parameters() if id(parameter) not in inner]
@@ -97,7 +122,12 @@ def load_target_ends(
 
 
 def target_revision(folder: Path) -> str:
-    """First 12 hex digits of a SHA-256 over configuration, tokenizer and weights."""
+    """First 12 hex digits of a SHA-256 over configuration, tokenizer and weights.
+
+    Raises:
+        CheckpointError: If the folder holds no target, or its weights are not safetensors.
+    """
+    _require_safetensors(folder)
     digest = hashlib.sha256()
     files = {path for pattern in _REVISION_PATTERNS for path in folder.glob(pattern)}
     for path in sorted(files):
@@ -108,11 +138,17 @@ def target_revision(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def _require_folder(folder: Path) -> None:
+def _require_safetensors(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise CheckpointError(
             f"{folder}: no target model there (config.json is missing). Give a model's folder; "
             "`hf download NAME --local-dir FOLDER` fetches one from the hub."
+        )
+    if not any(folder.glob("*.safetensors")):
+        # transformers would open pickled ones, which can run code, and the revision has none of it.
+        raise CheckpointError(
+            f"{folder}: the target's weights must be safetensors, there are none. Fetch them in "
+            "that format, or convert them where you trust them."
         )
     transformers_logging.disable_progress_bar()
 
@@ -120,7 +156,7 @@ def _require_folder(folder: Path) -> None:
 def _target(folder: Path, model: PreTrainedModel, enable_thinking: bool | None) -> Target:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except _LOADING_ERRORS as error:
         raise _not_loadable(folder, error) from None
     if enable_thinking is not None:
         _check_thinking(folder, tokenizer)

@@ -24,6 +24,14 @@ class TokenizedConversation:
     workload: str
     document_id: int | str
 
+    @property
+    def answer_start(self) -> int:
+        """Where the last answer starts; the document's length if it was cut before that."""
+        start = len(self.loss_mask)
+        while start > 0 and self.loss_mask[start - 1]:
+            start -= 1
+        return start
+
 
 def tokenize_document(
     tokenizer: PreTrainedTokenizerBase,
@@ -61,8 +69,9 @@ def tokenize_pieces(
     An answer given as token ids is taken as it is, since text does not always encode back to them.
 
     A conversation is one piece, unless the template renders an earlier answer differently once
-    later turns follow, as those do that drop earlier thinking. Then it is split there: every answer
-    stands behind exactly the prompt that the target had. A plain text is cut into pieces of at most
+    later turns follow, as those do that drop earlier thinking, or the target wrote it in other
+    tokens than its text is encoded in. Then it is split there: every answer stands behind exactly
+    the prompt that the target had. A plain text is cut into pieces of at most
     `max_tokens` tokens; of everything else, what lies behind them is left out.
 
     Args:
@@ -73,13 +82,15 @@ def tokenize_pieces(
         enable_thinking: What the chat template is told about thinking; None tells it nothing.
 
     Raises:
-        ConfigError: If the chat template does not tell where an answer lies, or tells it in two
-            ways that differ, or does not write a message's reasoning.
+        ConfigError: If there is no chat template, or it refuses the chat, does not tell where an
+            answer lies or tells it in two ways that differ, or does not write a message's
+            reasoning.
     """
     if isinstance(document, Completion):
         marked = _completion_tokens(tokenizer, document, max_tokens)
     else:
-        template = ChatTemplate(tokenizer, enable_thinking)
+        place = f"document {document.document_id}"
+        template = ChatTemplate(tokenizer, enable_thinking, place)
         marked = _conversation_tokens(template, document, end_ids)
     last = len(marked) - 1
     return [
@@ -91,6 +102,27 @@ def tokenize_pieces(
         )
         for i, (token_ids, loss_mask) in enumerate(marked)
     ]
+
+
+def require_verification_steps(
+    documents: Sequence[TokenizedConversation], *, source: object
+) -> None:
+    """Refuse held-out answers on which nothing can be measured.
+
+    An answer's first token comes with the prompt; a drafter has its turn from the second on.
+
+    Args:
+        documents: Answered prompts.
+        source: Where the prompts come from, for the message.
+
+    Raises:
+        ConfigError: If no answer has a second token.
+    """
+    if not any(len(document.token_ids) - document.answer_start > 1 for document in documents):
+        raise ConfigError(
+            f"{source}: no answer of the target has a second token, so no draft could be measured "
+            "on it. Check the prompts, the chat template and the limits of tokens."
+        )
 
 
 def documents_digest(documents: Sequence[TokenizedConversation]) -> str:
@@ -106,6 +138,7 @@ def chat_prompt_ids(
     messages: Sequence[Message],
     *,
     enable_thinking: bool | None = None,
+    place: str = "the chat",
 ) -> list[int]:
     """Token ids of a chat up to where the assistant's next answer starts.
 
@@ -113,8 +146,12 @@ def chat_prompt_ids(
         tokenizer: Hugging Face tokenizer of the target.
         messages: The chat so far.
         enable_thinking: What the chat template is told about thinking; None tells it nothing.
+        place: Name of the chat in error messages.
+
+    Raises:
+        ConfigError: If there is no chat template, or it refuses the chat.
     """
-    return ChatTemplate(tokenizer, enable_thinking).prompt_ids(messages)
+    return ChatTemplate(tokenizer, enable_thinking, place).prompt_ids(messages)
 
 
 def completion_prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
@@ -166,10 +203,11 @@ def _conversation_tokens(
 def _answer(
     template: ChatTemplate, document: Conversation, turn: int, end_ids: frozenset[int]
 ) -> RenderedAnswer:
-    is_last = all(message.role != "assistant" for message in document.messages[turn + 1 :])
-    if is_last and document.answer_ids is not None:
+    written = document.ids_by_turn.get(turn)
+    if written is not None:
         prompt = template.prompt_ids(document.messages[:turn])
-        return RenderedAnswer(prompt + list(document.answer_ids), start=len(prompt))
+        return RenderedAnswer(prompt + list(written), start=len(prompt))
+    is_last = all(message.role != "assistant" for message in document.messages[turn + 1 :])
     answer = rendered_answer(
         template,
         document.messages[: turn + 1],

@@ -66,7 +66,7 @@ def _chat(request: dict[str, Any], choice: dict[str, Any], place: str) -> dict[s
         raise ConfigError(f"{place}: request.messages must be a list of objects. Correct the line.")
     if not isinstance(answer, dict):
         raise UnusableRecordError("error instead of an answer")
-    if request.get("tools") or any(map(_calls_a_tool, [*messages, answer])):
+    if _offers_a_tool(request) or any(map(_calls_a_tool, [*messages, answer])):
         raise UnusableRecordError("tool calls")
     if any(map(_holds_more_than_text, messages)):
         raise UnusableRecordError("images or other content that is not text")
@@ -89,6 +89,10 @@ def _completion(request: dict[str, Any], choice: dict[str, Any]) -> dict[str, An
     if not choice.get("text"):
         raise UnusableRecordError("empty answer")
     return {"prompt": request["prompt"], "completion": choice["text"]}
+
+
+def _offers_a_tool(request: dict[str, Any]) -> bool:
+    return bool(request.get("tools") or request.get("functions"))
 
 
 def _calls_a_tool(message: dict[str, Any]) -> bool:

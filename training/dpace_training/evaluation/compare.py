@@ -127,7 +127,7 @@ def answer_prompts(
             target.tokenizer,
             document,
             end_ids=target.end_ids,
-            max_tokens=target.model.config.max_position_embeddings,
+            max_tokens=target.max_positions,
             enable_thinking=target.enable_thinking,
         )
         for document in answered
@@ -151,7 +151,7 @@ def require_fit(folder: Path, drafter: BlockDrafter, target: Target) -> None:
     Raises:
         CheckpointError: With what differs.
     """
-    model, shape = target.model.config, drafter.config
+    model, shape = target.text_config, drafter.config
     for what, found, expected in (
         ("hidden_size", shape.target_hidden_size, model.hidden_size),
         ("num_target_layers", shape.num_target_layers, model.num_hidden_layers),

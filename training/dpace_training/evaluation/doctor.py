@@ -163,7 +163,7 @@ def _masks(config: DrafterConfig, target: Target) -> list[DrafterConfig]:
 
 def _bases(config: DrafterConfig, target: Target) -> list[DrafterConfig]:
     """The target's rotary base, where it has one and it is another."""
-    base = (getattr(target.model.config, "rope_parameters", None) or {}).get("rope_theta")
+    base = (getattr(target.text_config, "rope_parameters", None) or {}).get("rope_theta")
     if base is None or base == config.rope_theta:
         return []
     return [replace(config, rope_theta=float(base))]

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from dpace_serve.acceptance.counts import AcceptanceCounts
 from dpace_serve.acceptance.moments import AcceptanceMoments
-from dpace_training.data.hidden_states import FeatureSource
+from dpace_training.data.hidden_states import FeatureSource, read_states
 from dpace_training.data.target_model import Target
 from dpace_training.data.tokenize import TokenizedConversation
 from dpace_training.drafter.model import BlockDrafter
-from dpace_training.drafter.taps import recorded_taps
 from dpace_training.evaluation.all_anchors import LeadingRuns, leading_runs
 from dpace_training.evaluation.replay import replay
 from dpace_training.evaluation.rollouts import Rollout, batches_by_length
@@ -85,11 +83,13 @@ def held_out_prompts(
         layer_ids: Layers that the drafter taps.
         batch_size: Documents read at the same time.
     """
-    return _joined(
-        documents,
-        lambda places: _read_taps(target, [documents[place] for place in places], layer_ids),
-        batch_size=batch_size,
-    )
+
+    def read(places: Sequence[int]) -> list[Tensor]:
+        states = read_states(target, [documents[place] for place in places], layer_ids)
+        # Copies, or the padding would be kept alive with them.
+        return [taps.float().clone() for taps, _ in states]
+
+    return _joined(documents, read, batch_size=batch_size)
 
 
 def prompts_with_features(
@@ -127,7 +127,7 @@ def _joined(
                 document = documents[place]
                 rollout = Rollout(
                     token_ids=torch.tensor(document.token_ids),
-                    num_prompt_tokens=_answer_start(document),
+                    num_prompt_tokens=document.answer_start,
                     taps=taps,
                 )
                 prompts[place] = HeldOutPrompt(rollout, document.workload)
@@ -197,27 +197,3 @@ def measure_leading_runs(
                 advance=lambda finished: advance(finished, ""),
             )
         )
-
-
-@torch.no_grad()
-def _read_taps(
-    target: Target, documents: Sequence[TokenizedConversation], layer_ids: Sequence[int]
-) -> list[Float[Tensor, "tokens taps_size"]]:
-    token_ids = [torch.tensor(document.token_ids) for document in documents]
-    # Attention is causal: what stands behind a document's end cannot reach it, so no mask.
-    padded = pad_sequence(token_ids, batch_first=True).to(target.model.device)
-    with recorded_taps(target.model, layer_ids) as recorded:
-        # Without the head: the answers are known, what the target would say next is not needed.
-        target.model.base_model(input_ids=padded, use_cache=False)
-    joined = recorded.joined().float()
-    # Copies, or the padding would be kept alive with them.
-    return [joined[row, : len(ids)].clone() for row, ids in enumerate(token_ids)]
-
-
-def _answer_start(document: TokenizedConversation) -> int:
-    mask = document.loss_mask
-    start = len(mask)
-    # A cut document may end before its answer starts: then there is nothing to replay.
-    while start > 0 and mask[start - 1]:
-        start -= 1
-    return start

@@ -7,7 +7,6 @@ number of ranks, or sharded otherwise; on the same number its steps are bit-equa
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from dpace_serve.config import build_config
+from dpace_serve.durable_file import write_whole
 from dpace_serve.errors import CheckpointError, ConfigError
 from dpace_training.config import TrainConfig
 from dpace_training.fit.ranks import Ranks
@@ -130,16 +130,11 @@ def saved_states(output: Path) -> list[Path]:
 
 def _write_whole(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    metadata = {"json": json.dumps(facts)}
     try:
-        save_file(contiguous, temporary, metadata={"json": json.dumps(facts)})
-        # Renaming a file whose bytes are not on the disk yet can leave an empty one after a crash.
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_whole(path, lambda file: save_file(contiguous, file, metadata=metadata))
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         raise CheckpointError(
             f"{path}: cannot be written ({' '.join(str(error).split())}). Free space or choose "
             "another output folder; the run goes on from the state saved before."

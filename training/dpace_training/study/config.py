@@ -23,8 +23,8 @@ class HeldOutSet(Config):
     """Sampling temperature of the answers; 0 is greedy."""
     seed: int = 0
     """Seed of sampled answers."""
-    max_new_tokens: Annotated[int, Field(ge=1)] = 256
-    """Longest answer in tokens."""
+    max_new_tokens: Annotated[int, Field(ge=2)] = 256
+    """Longest answer in tokens; the first comes with the prompt, drafts follow it."""
     max_documents: Annotated[int, Field(ge=1)] | None = None
     """Use only this many prompts, evenly spread over the file."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from dpace_serve.config import Config
+from dpace_serve.durable_file import write_whole
 from dpace_serve.errors import ConfigError
 from dpace_training.config import RegenerateConfig, TrainConfig
 from dpace_training.data.conversations import spread
@@ -17,7 +18,11 @@ from dpace_training.data.provenance import claim_key
 from dpace_training.data.regenerate import regenerate_file
 from dpace_training.data.sources import read_source
 from dpace_training.data.target_model import Target, load_target, target_revision
-from dpace_training.data.tokenize import tokenize_document
+from dpace_training.data.tokenize import (
+    TokenizedConversation,
+    require_verification_steps,
+    tokenize_document,
+)
 from dpace_training.evaluation.compare import load_drafter
 from dpace_training.evaluation.held_out import (
     ArmAcceptance,
@@ -53,6 +58,7 @@ def run_study(config: StudyConfig) -> dict[str, Any]:
             run = config.run(arm, seed)
             claim_key(run.output / "run.key.json", _run_key(run), what="a run of the study")
             if not (run.output / TRAINED_FILE).exists():
+                measure.require_steps()
                 logger.info("training %s with seed %d", arm, seed)
                 train(run)
             steps = _steps(run.output, config.steps.get(arm, 0))
@@ -73,6 +79,21 @@ class _Measure:
     def __init__(self, config: StudyConfig) -> None:
         self._config = config
         self._loaded: _LoadedSets | None = None
+        self._has_steps = False
+
+    def require_steps(self) -> None:
+        """Find out, before hours of training, whether there will be something to measure.
+
+        Raises:
+            ConfigError: If a set's prompts are refused, or no answer to them has a second token.
+        """
+        if self._has_steps:
+            return
+        # Not kept: training needs the memory.
+        target = self._load_target()
+        for name, held_out in self._sets.items():
+            self._answered(target, name, held_out)
+        self._has_steps = True
 
     def acceptance(self, folder: Path) -> dict[str, RunAcceptance]:
         """Acceptance of the drafter in this folder on every set, measured once."""
@@ -85,9 +106,8 @@ class _Measure:
             return {name: RunAcceptance.from_record(record) for name, record in stored.items()}
         measured = self._measured(folder)
         records = {name: acceptance.to_record() for name, acceptance in measured.items()}
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(records) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        text = json.dumps(records) + "\n"
+        write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))
         return measured
 
     @property
@@ -113,26 +133,31 @@ class _Measure:
         }
 
     def _load(self, layer_ids: tuple[int, ...]) -> _LoadedSets:
-        # In float32, whatever the training ran in: the target's answers decide what is right.
-        base = self._config.base
-        target = load_target(
-            base.target, dtype=torch.float32, enable_thinking=base.data.enable_thinking
-        )
+        target = self._load_target()
+        batch_size = self._config.base.evaluation.batch_size
         prompts = {
-            name: self._answered(target, name, held_out, layer_ids)
+            name: held_out_prompts(
+                target, self._answered(target, name, held_out), layer_ids, batch_size=batch_size
+            )
             for name, held_out in self._sets.items()
         }
         return _LoadedSets(target, prompts)
 
+    def _load_target(self) -> Target:
+        # In float32, whatever the training ran in: the target's answers decide what is right.
+        base = self._config.base
+        return load_target(
+            base.target, dtype=torch.float32, enable_thinking=base.data.enable_thinking
+        )
+
     def _answered(
-        self, target: Target, name: str, held_out: HeldOutSet, layer_ids: tuple[int, ...]
-    ) -> list[HeldOutPrompt]:
-        batch_size = self._config.base.evaluation.batch_size
+        self, target: Target, name: str, held_out: HeldOutSet
+    ) -> list[TokenizedConversation]:
         settings = RegenerateConfig(
             temperature=held_out.temperature,
             seed=held_out.seed,
             max_new_tokens=held_out.max_new_tokens,
-            batch_size=batch_size,
+            batch_size=self._config.base.evaluation.batch_size,
         )
         prompts = read_source(held_out.conversations, held_out.input, needs_prompt=True)
         source = spread(prompts, held_out.max_documents)
@@ -143,12 +168,13 @@ class _Measure:
                 target.tokenizer,
                 document,
                 end_ids=target.end_ids,
-                max_tokens=target.model.config.max_position_embeddings,
+                max_tokens=target.max_positions,
                 enable_thinking=target.enable_thinking,
             )
             for document in answered
         ]
-        return held_out_prompts(target, documents, layer_ids, batch_size=batch_size)
+        require_verification_steps(documents, source=held_out.conversations)
+        return documents
 
 
 def _run_key(run: TrainConfig) -> dict[str, Any]:

@@ -38,6 +38,24 @@ def test_documents_survive_a_round_trip_with_their_answer_ids(write_jsonl):
     assert first[0].answer_ids == (7, 2)
 
 
+TWO_ANSWERS = {"messages": [*CHAT["messages"], *CHAT["messages"]]}
+
+
+def test_ids_of_every_answer_survive_a_round_trip(write_jsonl):
+    given = TWO_ANSWERS | {"answer_ids": [7, 2], "earlier_answer_ids": [[5, 2]]}
+    unknown = TWO_ANSWERS | {"answer_ids": [7, 2], "earlier_answer_ids": [None]}
+    first = read_documents(write_jsonl("first.jsonl", [given, unknown, TWO_ANSWERS]))
+    assert [document.ids_by_turn for document in first] == [{1: (5, 2), 3: (7, 2)}, {3: (7, 2)}, {}]
+    again = read_documents(write_jsonl("again.jsonl", [to_record(item) for item in first]))
+    assert again == first
+
+
+def test_ids_of_more_answers_than_there_are_are_refused(write_jsonl):
+    path = write_jsonl("many.jsonl", [CHAT | {"answer_ids": [2], "earlier_answer_ids": [[5]]}])
+    with pytest.raises(ConfigError, match="one for each of 0 earlier answers, are 1"):
+        read_documents(path)
+
+
 def test_ids_count_documents_and_not_empty_lines(tmp_path):
     path = tmp_path / "gaps.jsonl"
     path.write_text(f"\n{json.dumps(CHAT)}\n\n{json.dumps(CHAT)}\n")
@@ -72,6 +90,45 @@ def test_a_bad_line_is_one_error_with_file_and_line(tmp_path, line, said):
     assert str(caught.value).startswith(f"{path}:2: ")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tools": [TOOL]}, "tools cannot be given to the chat template; leave"),
+        ({"tools": '[{"name": "add"}]'}, "tools cannot be given"),
+        ({"functions": [TOOL["function"]]}, "functions cannot be given"),
+        (
+            {"messages": [CHAT["messages"][0], {"role": "assistant", "tool_calls": [CALL]}]},
+            "messages.1: tool calls cannot be trained on; leave the conversation out",
+        ),
+        (
+            {
+                "messages": [
+                    CHAT["messages"][0],
+                    {"role": "assistant", "content": None, "function_call": {"name": "add"}},
+                ]
+            },
+            "messages.1: tool calls cannot be trained on",
+        ),
+    ],
+)
+def test_tools_are_refused_and_not_dropped(write_jsonl, changes, said):
+    path = write_jsonl("tools.jsonl", [CHAT, CHAT | changes])
+    with pytest.raises(ConfigError) as caught:
+        read_documents(path)
+    assert str(caught.value).startswith(f"{path}:2: {said}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("tools", [None, [], "", "[]"])
+def test_a_record_that_offers_no_tool_is_read(write_jsonl, tools):
+    (document,) = read_documents(write_jsonl("none.jsonl", [CHAT | {"tools": tools}]))
+    assert document.messages[1].content == "4"
 
 
 def test_two_answers_in_a_row_are_refused(write_jsonl):

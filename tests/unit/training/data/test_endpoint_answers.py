@@ -114,6 +114,20 @@ def test_text_without_ids_is_encoded_again_and_that_is_said_once(target, caplog)
     assert answered[2].answer_ids == (*target.tokenizer.encode("DEF"), END)
 
 
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
+def test_an_answer_whose_reasoning_is_taken_out_is_refused(target, name):
+    def script(body):
+        whole = reply(body, "4")
+        whole["choices"][0]["message"][name] = "2 and 2"
+        return whole
+
+    with (
+        running(script) as endpoint,
+        pytest.raises(ConfigError, match=r"document 5: the server takes the reasoning out"),
+    ):
+        answers(target, endpoint, [chat(5, "2+2?")])
+
+
 def test_a_text_cut_at_the_limit_has_no_end_token_and_ends_its_conversation(target):
     with running(lambda body: reply(body, "cut", finish_reason="length")) as endpoint:
         answered = answers(target, endpoint, [chat(0, "one", "two")])
@@ -212,6 +226,28 @@ def test_a_refused_key_is_not_quoted(target, tmp_path):
         answers(target, endpoint, [chat(0, "x")], api_key_file=file)
     assert KEY not in str(caught.value)
     assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [400, 503])
+def test_a_key_is_not_quoted_whatever_the_server_says(target, tmp_path, status):
+    file = tmp_path / "key"
+    file.write_text(KEY)
+    with (
+        running(lambda _: Refusal(status, f"no budget for {KEY}")) as endpoint,
+        pytest.raises((ConfigError, EngineError), match=r"no budget for \*\*\*") as caught,
+    ):
+        answers(target, endpoint, [chat(0, "x")], api_key_file=file, max_retries=0)
+    assert KEY not in str(caught.value)
+
+
+def test_a_key_given_in_place_of_its_file_is_not_quoted(target, tmp_path):
+    with (
+        running(with_ids(target)) as endpoint,
+        pytest.raises(ConfigError, match="api_key_file cannot be read") as caught,
+    ):
+        answers(target, endpoint, [chat(0, "x")], api_key_file=tmp_path / KEY)
+    assert KEY not in str(caught.value)
+    assert endpoint.bodies == []
 
 
 def test_a_key_of_the_environment_is_not_handed_to_the_server(target, monkeypatch):

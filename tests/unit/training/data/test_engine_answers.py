@@ -9,6 +9,7 @@ from dpace_training.data import engine_answers
 from dpace_training.data.answers import answer_documents, generate
 from dpace_training.data.conversations import Completion, Conversation, Message
 from dpace_training.data.engine_answers import EngineWriter
+from dpace_training.data.regenerate import regenerate_file
 
 ANSWERS = RegenerateConfig(backend="vllm", max_new_tokens=12, batch_size=3)
 ENGINE = OfflineEngineConfig()
@@ -105,14 +106,12 @@ def test_an_answer_gets_what_room_is_left(target, engine):
     assert engine.asked[0][0].max_tokens == 5
 
 
-@pytest.mark.usefixtures("engine")
-def test_a_prompt_without_room_is_one_clear_line(target):
-    with pytest.raises(ConfigError, match=r"document 3: its prompt of 35 tokens leaves no room"):
-        write(
-            target,
-            [Completion(3, "code", "x" * 35, "", None)],
-            engine=OfflineEngineConfig(max_model_len=35),
-        )
+def test_a_prompt_without_room_is_left_out_and_counted(target, engine, tmp_path, caplog):
+    writer = EngineWriter(target, ANSWERS, OfflineEngineConfig(max_model_len=35))
+    prompts = [Completion(i, "code", "x" * length, "", None) for i, length in ((3, 35), (4, 34))]
+    found = regenerate_file(target, prompts, tmp_path / "answers.jsonl", ANSWERS, writer=writer)
+    assert [document.document_id for document in found] == [4]
+    assert "1 of 2 prompts leave no room for an answer in 35 tokens" in caplog.text
 
 
 def test_more_room_than_the_target_has_is_refused(target):

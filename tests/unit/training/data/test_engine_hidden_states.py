@@ -9,7 +9,7 @@ from dpace_serve.vllm_engine.offline import OfflineEngine
 from dpace_training.config import OfflineEngineConfig
 from dpace_training.data import engine_hidden_states
 from dpace_training.data.engine_hidden_states import EngineReader
-from dpace_training.data.hidden_states import TransformersReader, cache_features
+from dpace_training.data.feature_cache import TransformersReader, cache_features
 from dpace_training.data.tokenize import TokenizedConversation
 from dpace_training.drafter.taps import recorded_taps
 

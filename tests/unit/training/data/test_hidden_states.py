@@ -1,11 +1,8 @@
-import dataclasses
-
 import pytest
 import torch
 
 from dpace_serve.errors import ConfigError
-from dpace_training.data import hidden_states
-from dpace_training.data.hidden_states import RecomputedFeatures, cache_features, read_features
+from dpace_training.data.hidden_states import read_features
 from dpace_training.data.tokenize import TokenizedConversation
 
 LAYER_IDS = (1, 3)
@@ -47,61 +44,9 @@ def test_a_layer_that_does_not_exist_is_an_error(target):
         read_features(target, DOCUMENTS, (1, 6))
 
 
-@pytest.fixture
-def small_shards(monkeypatch):
-    monkeypatch.setattr(hidden_states, "DOCUMENTS_PER_SHARD", 2)
-
-
-@pytest.mark.usefixtures("small_shards")
-def test_the_cache_gives_what_recomputing_gives_in_bfloat16(target, tmp_path):
-    cached = cache_features(target, DOCUMENTS, LAYER_IDS, tmp_path, batch_size=2)
-    fresh = RecomputedFeatures(target, DOCUMENTS, LAYER_IDS)
-    for index in range(5):
-        (from_disk,), (computed,) = cached.of([index]), fresh.of([index])
-        assert from_disk.taps.dtype == torch.bfloat16
-        torch.testing.assert_close(from_disk.taps.float(), computed.taps, atol=1e-4, rtol=2**-8)
-        assert torch.equal(from_disk.next_token, computed.next_token)
-
-
-@pytest.mark.usefixtures("small_shards")
-def test_a_cut_run_goes_on_with_the_next_shard(target, tmp_path):
-    cache_features(target, DOCUMENTS, LAYER_IDS, tmp_path, batch_size=2)
-    last, first = tmp_path / "shard-00002.safetensors", tmp_path / "shard-00000.safetensors"
-    made, content = first.stat().st_mtime_ns, last.read_bytes()
-    last.unlink()
-    cache_features(target, DOCUMENTS, LAYER_IDS, tmp_path, batch_size=2)
-    assert first.stat().st_mtime_ns == made
-    assert last.read_bytes() == content
-
-
-def test_a_cache_of_something_else_is_refused(target, tmp_path):
-    cache_features(target, DOCUMENTS, LAYER_IDS, tmp_path, batch_size=2)
-    with pytest.raises(ConfigError, match="made with another layer_ids"):
-        cache_features(target, DOCUMENTS, (0, 2), tmp_path, batch_size=2)
-    with pytest.raises(ConfigError, match="made with another documents"):
-        cache_features(target, DOCUMENTS[:-1], LAYER_IDS, tmp_path, batch_size=2)
-    retrained = dataclasses.replace(target, revision="0123456789ab")
-    with pytest.raises(ConfigError, match="made with another target"):
-        cache_features(retrained, DOCUMENTS, LAYER_IDS, tmp_path, batch_size=2)
-
-
 def test_final_states_are_what_the_head_reads(target):
     item = document(9)
     (feature,) = read_features(target, [item], LAYER_IDS, with_final=True)
     logits = target.model(torch.tensor([item.token_ids])).logits[0]
     head = target.model.get_output_embeddings().weight
     torch.testing.assert_close(feature.final @ head.T, logits)
-
-
-@pytest.mark.usefixtures("small_shards")
-def test_final_states_join_a_cache_that_lacks_them(target, tmp_path):
-    without = cache_features(target, DOCUMENTS, LAYER_IDS, tmp_path, batch_size=2)
-    assert without.of([0])[0].final is None
-    first = tmp_path / "shard-00000.safetensors"
-    content = first.read_bytes()
-    cached = cache_features(target, DOCUMENTS, LAYER_IDS, tmp_path, batch_size=2, with_final=True)
-    assert first.read_bytes() == content
-    fresh = RecomputedFeatures(target, DOCUMENTS, LAYER_IDS, with_final=True)
-    for index in range(5):
-        (from_disk,), (computed,) = cached.of([index]), fresh.of([index])
-        torch.testing.assert_close(from_disk.final.float(), computed.final, atol=1e-4, rtol=2**-8)

@@ -1,4 +1,5 @@
 import json
+import threading
 
 import pytest
 
@@ -93,3 +94,30 @@ def test_documents_keep_their_ids_when_finished_answers_are_read_again(target, t
     again = regenerate_file(target, documents, tmp_path / "answers.jsonl", config)
     assert [document.document_id for document in again] == [3, 8]
     assert again == first
+
+
+@pytest.mark.parametrize("line", [b"{torn\n", b"[1]\n", b"{}\n", b"\xff\xfe\n"])
+def test_a_damaged_line_of_kept_answers_is_one_clear_line(target, complete, tmp_path, line):
+    file = tmp_path / "whole.jsonl"
+    file.write_bytes(line + file.read_bytes())
+    with pytest.raises(ConfigError, match=r"whole.jsonl:1: damaged, not an answer") as caught:
+        regenerate_file(target, PROMPTS, file, HOT)
+    assert "\n" not in str(caught.value)
+
+
+def test_of_two_that_come_together_one_answers_and_both_read_the_same(
+    target, complete, tmp_path, monkeypatch
+):
+    calls, found = cut_after(monkeypatch, 3), []  # three batches are all: a fourth would raise
+
+    def regenerate():
+        found.append(regenerate_file(target, PROMPTS, tmp_path / "both.jsonl", HOT))
+
+    threads = [threading.Thread(target=regenerate) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [complete, complete]
+    assert len(calls) == 3
+    assert not (tmp_path / "both.partial").exists()

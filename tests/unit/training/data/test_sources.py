@@ -306,3 +306,13 @@ def test_a_hub_that_cannot_be_reached_is_one_error(monkeypatch, tmp_path):
     text = error_of(Path("somebody/chats"), split="train")
     assert text.startswith("somebody/chats: cannot be read as a Hugging Face dataset (")
     assert "that the hub can be reached" in text
+
+
+def test_tools_of_a_sharegpt_chat_are_refused_and_can_be_left_out(write_jsonl, caplog):
+    turns = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+    path = write_jsonl(
+        "tools.jsonl", [{"conversations": turns}, {"conversations": turns, "tools": "[{}]"}]
+    )
+    assert error_of(path).startswith(f"{path}:2: tools cannot be given to the chat template")
+    assert len(read(path, invalid="skip")) == 1
+    assert "1 of 2 records are not used (1 wrong form)" in caplog.text

@@ -1,12 +1,15 @@
+import copy
+import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import BloomConfig, Qwen3Config, Qwen3ForCausalLM
 
 from dpace_serve.errors import CheckpointError
-from dpace_training.data.target_model import load_target, load_target_ends
+from dpace_training.data.target_model import load_target, load_target_ends, target_revision
 
 
 def ends_of(target):
@@ -62,8 +65,47 @@ def test_a_missing_weight_is_one_clear_line(untied_folder):
         load_target_ends(untied_folder, dtype=torch.float32)
 
 
-def test_an_unknown_architecture_is_one_clear_line(target_folder, tmp_path):
+@pytest.mark.parametrize("load", [load_target, load_target_ends])
+@pytest.mark.parametrize("wrong", [{"model_type": "never-heard-of"}, {"hidden_size": "wide"}])
+def test_a_wrong_configuration_is_one_clear_line(target_folder, tmp_path, load, wrong):
+    shutil.copytree(target_folder, tmp_path, dirs_exist_ok=True)
     config = json.loads((target_folder / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "never-heard-of"}))
-    with pytest.raises(CheckpointError, match=r"cannot be loaded as a target"):
-        load_target_ends(tmp_path, dtype=torch.float32)
+    (tmp_path / "config.json").write_text(json.dumps(config | wrong))
+    with pytest.raises(CheckpointError, match=r"cannot be loaded as a target") as caught:
+        load(tmp_path, dtype=torch.float32)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 100])
+def test_damaged_weights_are_one_clear_line(target_folder, tmp_path, content):
+    shutil.copytree(target_folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "model.safetensors").write_bytes(content)
+    for load in (load_target, load_target_ends):
+        with pytest.raises(CheckpointError, match=r"cannot be loaded as a target"):
+            load(tmp_path, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", None])
+def test_weights_that_are_not_safetensors_are_refused_unopened(
+    target, target_folder, tmp_path, name
+):
+    for path in target_folder.iterdir():
+        if path.suffix != ".safetensors":
+            shutil.copy(path, tmp_path)
+    if name is not None:
+        # What a loader of pickles would take.
+        torch.save(target.model.state_dict(), tmp_path / name)
+    for use in (
+        lambda: load_target(tmp_path, dtype=torch.float32),
+        lambda: load_target_ends(tmp_path, dtype=torch.float32),
+        lambda: target_revision(tmp_path),
+    ):
+        with pytest.raises(CheckpointError, match=r"weights must be safetensors, there are none"):
+            use()
+
+
+def test_a_target_that_does_not_say_its_positions_is_one_clear_line(target):
+    model = copy.copy(target.model)
+    model.config = BloomConfig()  # ALiBi: no positions to run out of
+    with pytest.raises(CheckpointError, match=r"must give max_position_embeddings, got None"):
+        _ = dataclasses.replace(target, model=model).max_positions

@@ -4,7 +4,11 @@ import pytest
 
 from dpace_serve.errors import ConfigError
 from dpace_training.data.conversations import Completion, Conversation, Message
-from dpace_training.data.tokenize import tokenize_document
+from dpace_training.data.tokenize import (
+    TokenizedConversation,
+    require_verification_steps,
+    tokenize_document,
+)
 
 END = 257
 USER, ASSISTANT = Message("user", "hi"), Message("assistant", "yo")
@@ -104,3 +108,14 @@ def test_a_template_that_rewrites_earlier_answers_trains_on_the_last_alone(token
         "user:hi<|im_end|>assistant:<|im_end|>user:hi<|im_end|>assistant:yo<|im_end|>"
     )
     assert marked(tokenizer, document) == "yo<|im_end|>"
+
+
+def answered(*masks):
+    return [TokenizedConversation(tuple(range(len(mask))), mask, "other", 0) for mask in masks]
+
+
+def test_answers_of_one_token_leave_nothing_to_measure():
+    single, cut = (False, True, True, False, True), (False, False)
+    with pytest.raises(ConfigError, match=r"held.jsonl: no answer of the target has a second"):
+        require_verification_steps(answered(single, cut), source="held.jsonl")
+    require_verification_steps(answered(single, (False, True, True)), source="held.jsonl")

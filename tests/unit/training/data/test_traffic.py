@@ -68,6 +68,7 @@ UNUSABLE = [
     (chat(CALL, finish_reason="tool_calls"), "tool calls"),
     (chat(CALL), "tool calls"),
     (chat(request={"tools": [{"type": "function"}]}), "tool calls"),
+    (chat(request={"functions": [{"name": "add"}]}), "tool calls"),
     (chat(request={"messages": [QUESTION, CALL, {"role": "tool", "content": "4"}]}), "tool calls"),
     (chat(request={"messages": [IMAGE]}), "images or other content"),
     (chat({"role": "assistant", "content": ""}), "empty answer"),

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -119,3 +120,29 @@ def test_keys_name_no_defaults_so_a_setting_added_later_leaves_old_runs_valid(va
     settings = json.loads((folder / "run.key.json").read_text())["settings"]
     assert settings["loss"] == {"recipe": "dpace"}
     assert settings["fit"].keys() == {"epochs", "batch_size", "num_anchors"}
+
+
+def never(config):
+    raise AssertionError("a run was trained")
+
+
+def test_answers_too_short_to_draft_are_refused_before_anything_is_loaded(values, monkeypatch):
+    monkeypatch.setattr(study_run, "train", never)
+    short = values["held_out"]["greedy"] | {"max_new_tokens": 1}
+    with pytest.raises(ConfigError, match=r"held_out.greedy.max_new_tokens: .* or equal to 2"):
+        study(values, held_out={"greedy": short})
+
+
+def test_a_held_out_set_without_a_draft_is_refused_before_the_first_run(values, monkeypatch):
+    # Every token ends an answer, so each has one token.
+    load_target = study_run.load_target
+    monkeypatch.setattr(
+        study_run,
+        "load_target",
+        lambda *args, **kwargs: dataclasses.replace(
+            load_target(*args, **kwargs), end_ids=frozenset(range(259))
+        ),
+    )
+    monkeypatch.setattr(study_run, "train", never)
+    with pytest.raises(ConfigError, match=r"tell.jsonl: no answer of the target has a second tok"):
+        study(values)
