@@ -6,7 +6,8 @@ from functools import cached_property
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional
+
+from dpace_training.losses.cross_entropy import cross_entropy
 
 
 @dataclass(frozen=True)
@@ -109,13 +110,12 @@ def predict(
         temperature: Of both distributions in the agreement; the label's probability has none.
     """
     wide = _widened(logits)
-    losses = functional.cross_entropy(wide.flatten(0, 1), labels.flatten(), reduction="none")
-    most_likely = logits.detach().argmax(dim=-1)
+    losses, most_likely = cross_entropy(wide, labels)
     agreement = None
     if target_logits is not None:
         agreement = _agreement(wide, _widened(target_logits), most_likely, temperature)
     return BlockPredictions(
-        cross_entropy=losses.view(labels.shape),
+        cross_entropy=losses,
         is_right=most_likely == labels,
         supervised=supervised,
         agreement=agreement,
