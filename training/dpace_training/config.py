@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from dpace_serve.config import Config
 from dpace_training.losses.config import LossConfig
 
+AttentionName = Literal["two_part", "sdpa", "flex"]
 TrackerName = Literal["aim", "comet_ml", "mlflow", "tensorboard", "trackio", "wandb"]
 
 
@@ -224,6 +225,9 @@ class FitConfig(Config):
     """Largest norm of the whole gradient."""
     recompute_layers: bool = False
     """Keep no activations inside the drafter's layers: less memory, a forward pass more."""
+    attention: AttentionName = "two_part"
+    """How attention is computed, all to the same result: block and context apart, torch's SDPA with
+    a full mask, or flex attention, whose gradient torch has on GPUs only."""
     autocast: Literal["none", "bfloat16"] = "none"
     """Number format of the drafter's matrix products; weights and losses stay in float32."""
     seed: int = 0

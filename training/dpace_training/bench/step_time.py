@@ -1,9 +1,9 @@
-"""Time of one training step under several objectives, taken in turn in one process.
+"""Time of one training step under several objectives and ways of computing, in turn.
 
     python -m dpace_training.bench.step_time [--json FILE]
 
 Random text and random hidden states: a step's time depends on neither. Every round takes one step
-of each objective, in another order; the ratio to the baseline is taken round by round, so that a
+of each arm, in another order; the ratio to the baseline is taken round by round, so that a
 machine that slows down for a while slows both.
 """
 
@@ -29,22 +29,25 @@ from dpace_training.fit.trainer import Trainer
 from dpace_training.progress import progress_bar
 
 BASELINE = "dflash"
-RECIPES = ("uniform", "dflash", "dpace", "auf", "left_to_right", "lk")
+ARMS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, {}) for name in ("uniform", "dflash", "dpace", "auf", "left_to_right", "lk")},
+    "dflash, sdpa": ("dflash", {"attention": "sdpa"}),
+}
+"""Recipe and settings of `fit` by the name of the arm."""
 ROUNDS = 30
 
 
 def compare(rounds: int) -> dict[str, Any]:
-    """Median seconds of a step by recipe, and its ratio to the baseline with the middle half."""
-    seconds: dict[str, list[float]] = {recipe: [] for recipe in RECIPES}
+    """Median seconds of a step by arm, and its ratio to the baseline with the middle half."""
+    seconds: dict[str, list[float]] = {arm: [] for arm in ARMS}
     with tempfile.TemporaryDirectory() as folder:
         trainers = _trainers(Path(folder))
         with progress_bar("training steps", rounds + 1) as advance:
             for index in range(rounds + 1):
-                order = random.Random(index).sample(RECIPES, len(RECIPES))
-                for recipe in order:
-                    taken = _timed_step(trainers[recipe])
+                for arm in random.Random(index).sample(list(ARMS), len(ARMS)):
+                    taken = _timed_step(trainers[arm])
                     if index:  # the first step of all allocates
-                        seconds[recipe].append(taken)
+                        seconds[arm].append(taken)
                 advance(1, "")
     return {
         "machine": asdict(this_machine(Path("/proc/cpuinfo"))),
@@ -53,13 +56,13 @@ def compare(rounds: int) -> dict[str, Any]:
         "rounds": rounds,
         "baseline": BASELINE,
         "steps": {
-            recipe: {
+            arm: {
                 "seconds": statistics.median(values),
                 "ratio": _quartiles(
                     [a / b for a, b in zip(values, seconds[BASELINE], strict=True)]
                 ),
             }
-            for recipe, values in seconds.items()
+            for arm, values in seconds.items()
         },
     }
 
@@ -85,22 +88,22 @@ def _quartiles(ratios: Sequence[float]) -> dict[str, float]:
 def _trainers(folder: Path) -> dict[str, Trainer]:
     target = load_target(target_folder(), dtype=torch.float32)
     return {
-        recipe: random_trainer(target, folder / recipe, recipe, {"autocast": "bfloat16"})
-        for recipe in RECIPES
+        arm: random_trainer(target, folder / arm, recipe, {"autocast": "bfloat16"} | fit)
+        for arm, (recipe, fit) in ARMS.items()
     }
 
 
 def main(
-    rounds: Annotated[int, typer.Option(min=2, help="Steps of each objective.")] = ROUNDS,
+    rounds: Annotated[int, typer.Option(min=2, help="Steps of each arm.")] = ROUNDS,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
 ) -> None:
-    """Time a step of each recipe and print the ratios."""
+    """Time a step of each arm and print the ratios."""
     require_writable(json_file)
     result = compare(rounds)
-    for recipe, step in result["steps"].items():
+    for arm, step in result["steps"].items():
         ratio = step["ratio"]
         typer.echo(
-            f"{recipe}: {step['seconds']:.3f} s a step, {ratio['median']:.3f} "
+            f"{arm}: {step['seconds']:.3f} s a step, {ratio['median']:.3f} "
             f"[{ratio['low']:.3f}, {ratio['high']:.3f}] of {BASELINE}'s"
         )
     write_json(json_file, result)

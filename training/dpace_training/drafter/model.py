@@ -22,13 +22,10 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from dpace_serve.drafter.checkpoint import DrafterConfig
-from dpace_training.drafter.attention import (
-    BlockMask,
-    block_attention,
-    full_mask,
-    sliding_mask,
-)
+from dpace_training.config import AttentionName, FitConfig
+from dpace_training.drafter.attention import ATTENTIONS, Attention
 from dpace_training.drafter.rotary import Angles, RotaryPositions, rotate
+from dpace_training.drafter.sight import Sight
 
 KeysAndValues = tuple[Tensor, Tensor]
 
@@ -49,7 +46,7 @@ class RMSNorm(nn.Module):
 
 
 class BlockAttention(nn.Module):
-    """Projections, per-head norms and rotary positions around `block_attention`."""
+    """Projections, per-head norms and rotary positions around attention."""
 
     def __init__(self, config: DrafterConfig) -> None:
         super().__init__()
@@ -76,15 +73,14 @@ class BlockAttention(nn.Module):
         hidden: Float[Tensor, "documents blocks block_size hidden"],
         context: KeysAndValues,
         block_angles: Angles,
-        mask: BlockMask,
+        attend: Attention,
     ) -> Float[Tensor, "documents blocks block_size hidden"]:
         """Let block tokens look at their context and their own block."""
-        attended = block_attention(
+        attended = attend(
             rotate(self.q_norm(self._heads(self.q_proj(hidden))), *block_angles),
             *context,
             rotate(self.k_norm(self._heads(self.k_proj(hidden))), *block_angles),
             self._heads(self.v_proj(hidden)),
-            mask,
         )
         projected: Tensor = self.o_proj(attended)
         return projected
@@ -131,10 +127,12 @@ class DrafterLayer(nn.Module):
         hidden: Float[Tensor, "documents blocks block_size hidden"],
         context: KeysAndValues,
         block_angles: Angles,
-        mask: BlockMask,
+        attend: Attention,
     ) -> Float[Tensor, "documents blocks block_size hidden"]:
         """Add attention, then the feed-forward part, to the residual stream."""
-        hidden = hidden + self.self_attn(self.input_layernorm(hidden), context, block_angles, mask)
+        hidden = hidden + self.self_attn(
+            self.input_layernorm(hidden), context, block_angles, attend
+        )
         mapped: Tensor = self.mlp(self.post_attention_layernorm(hidden))
         return hidden + mapped
 
@@ -143,6 +141,7 @@ class BlockDrafter(nn.Module):
     """The trainable drafter; embedding and LM head are the target's and stay outside.
 
     Attributes:
+        attention: Which implementation of attention computes.
         recompute_layers: Work out a layer's activations again in the backward pass.
     """
 
@@ -155,7 +154,8 @@ class BlockDrafter(nn.Module):
         self.layers = nn.ModuleList(DrafterLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self._rotary = RotaryPositions(config)
-        self.recompute_layers = False
+        self.attention: AttentionName = FitConfig().attention
+        self.recompute_layers = FitConfig().recompute_layers
 
     def forward(
         self,
@@ -179,7 +179,8 @@ class BlockDrafter(nn.Module):
         starts = torch.zeros_like(anchors) if starts is None else starts
         taps = taps[:, : int(anchors.max()) if anchors.numel() else 0]
         # Filled before the projection, because 0 * NaN in its backward pass would still be NaN.
-        is_unseen = full_mask(anchors, taps.shape[1], starts=starts).context.squeeze(2).all(dim=1)
+        sight = Sight(anchors, starts, taps.shape[1], self.config.block_size)
+        is_unseen = sight.hidden_context().squeeze(2).all(dim=1)
         taps = taps.masked_fill(is_unseen.unsqueeze(-1), 0)
         return self.draft_blocks(self.read_context(taps), block_embeddings, anchors, starts)
 
@@ -212,12 +213,13 @@ class BlockDrafter(nn.Module):
             starts: Where the document of each block begins, if several share a row.
         """
         starts = torch.zeros_like(anchors) if starts is None else starts
-        masks = self._masks(anchors, context[0][0].shape[1], starts)
+        sight = Sight(anchors, starts, context[0][0].shape[1], self.config.block_size)
         block_offsets = torch.arange(self.config.block_size, device=anchors.device)
         block_angles = self._rotary.angles(anchors.unsqueeze(-1) + block_offsets)
         hidden = block_embeddings
-        for layer, layer_context, mask in zip(self.layers, context, masks, strict=True):
-            inputs = (hidden, layer_context, block_angles, mask)
+        attentions = self._attentions(sight)
+        for layer, layer_context, attend in zip(self.layers, context, attentions, strict=True):
+            inputs = (hidden, layer_context, block_angles, attend)
             if self.recompute_layers and torch.is_grad_enabled():
                 hidden = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
             else:
@@ -250,22 +252,11 @@ class BlockDrafter(nn.Module):
         logits: Tensor = hidden[0, 0, 1:] @ head.T
         return logits
 
-    def _masks(
-        self,
-        anchors: Int[Tensor, "documents blocks"],
-        num_tokens: int,
-        starts: Int[Tensor, "documents blocks"],
-    ) -> list[BlockMask]:
-        """The mask of each layer."""
-        full = full_mask(anchors, num_tokens, starts=starts)
-        sliding = self.config.sliding
+    def _attentions(self, sight: Sight) -> list[Attention]:
+        """The attention of each layer; layers with the same sight share one."""
+        make, sliding = ATTENTIONS[self.attention], self.config.sliding
+        full = make(sight)
         if sliding is None:
             return [full] * len(self.layers)
-        windowed = sliding_mask(
-            anchors,
-            num_tokens,
-            starts=starts,
-            block_size=self.config.block_size,
-            sliding=sliding,
-        )
+        windowed = make(sight.through(sliding))
         return [windowed if layer in sliding.layers else full for layer in range(len(self.layers))]

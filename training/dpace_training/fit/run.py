@@ -14,6 +14,7 @@ from dpace_training.fit.batches import anchor_coverage
 from dpace_training.fit.checkpoint import write_config, write_drafter
 from dpace_training.fit.journal import Journal, open_journal
 from dpace_training.fit.ranks import Ranks
+from dpace_training.fit.requirements import require_computable
 from dpace_training.fit.trackers import require_trackers
 from dpace_training.fit.trainer import Trainer
 
@@ -38,6 +39,7 @@ def train(config: TrainConfig) -> dict[str, Any] | None:
     require_trackers(config.fit.trackers)
     ranks = Ranks()
     try:
+        require_computable(config.fit, ranks.device)
         return _train(config, ranks)
     finally:
         ranks.leave()

@@ -67,6 +67,7 @@ class Trainer:
         self.head: Tensor = model.get_output_embeddings().weight.detach().float().to(device)
         self.drafter = _initial_drafter(config, data).to(device)
         self.drafter.recompute_layers = config.fit.recompute_layers
+        self.drafter.attention = config.fit.attention
         self._config = config
         self._data = data
         self._ranks = ranks

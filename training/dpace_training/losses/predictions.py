@@ -6,7 +6,8 @@ from functools import cached_property
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional
+
+from dpace_training.losses.cross_entropy import cross_entropy
 
 
 @dataclass(frozen=True)
@@ -147,12 +148,11 @@ def predict(
         temperature: Of both distributions in the agreement; the label's probability has none.
     """
     wide = _widened(logits)
-    losses = _label_losses(wide, labels)
-    most_likely = logits.detach().argmax(dim=-1)
+    losses, most_likely = cross_entropy(wide, labels)
     agreement = None
     if target is not None:
         tempered = wide if temperature == 1 else wide / temperature
-        label_loss = losses if temperature == 1 else _label_losses(tempered, labels)
+        label_loss = losses if temperature == 1 else cross_entropy(tempered, labels)[0]
         agreement = Agreement(tempered, labels, label_loss, target, most_likely)
     return BlockPredictions(
         cross_entropy=losses,
@@ -160,13 +160,6 @@ def predict(
         supervised=supervised,
         agreement=agreement,
     )
-
-
-def _label_losses(
-    logits: Float[Tensor, "blocks positions vocab"], labels: Int[Tensor, "blocks positions"]
-) -> Float[Tensor, "blocks positions"]:
-    losses = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-    return losses.view(labels.shape)
 
 
 def _widened(logits: Tensor) -> Tensor:

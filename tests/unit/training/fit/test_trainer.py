@@ -243,6 +243,19 @@ def test_bfloat16_products_give_about_the_same_loss(build):
     assert all(p.dtype == torch.float32 for p in rounded.drafter.parameters())
 
 
+def test_flex_attention_on_a_cpu_is_refused_before_the_target_works(build):
+    config = build(fit__attention="flex")
+    with pytest.raises(ConfigError, match="backward pass on a CPU"):
+        run.train(config)
+    assert not config.data.work.exists()
+
+
+def test_steps_are_the_same_under_sdpa(build):
+    plain, other = fresh(build()), fresh(build(fit__attention="sdpa"))
+    assert losses(other, 4) == pytest.approx(losses(plain, 4), rel=1e-5)
+    assert other.drafter.attention == "sdpa"
+
+
 def test_a_save_inside_a_log_line_is_refused(build):
     with pytest.raises(ConfigError, match="save_every must be a multiple of log_every = 2, got 5"):
         build(fit__save_every=5)
