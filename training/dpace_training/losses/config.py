@@ -188,6 +188,12 @@ class LossConfig(Config):
         return bool(self._on_soft_labels)
 
     @property
+    def ends_at_first_error(self) -> bool:
+        """Whether nothing behind the first wrong draft of a block matters, not even to weights."""
+        looks_ahead = self.weighting == "dpace" or self.joint != "none"
+        return self.support == "until_first_error" and not looks_ahead
+
+    @property
     def needs_overlap(self) -> bool:
         """Whether the overlap of the two distributions is worked out."""
         return (

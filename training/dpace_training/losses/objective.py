@@ -1,6 +1,6 @@
 """The objective over blocks, a chunk at a time, so that all logits never exist at once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -9,10 +9,10 @@ from torch import Tensor
 
 from dpace_training.losses.config import LossConfig
 from dpace_training.losses.joint import JOINT_TERMS
-from dpace_training.losses.predictions import TargetDistributions, predict
+from dpace_training.losses.predictions import TargetDistributions, placed, predict
 from dpace_training.losses.statistics import ObjectiveStatistics
 from dpace_training.losses.token_loss import TOKEN_LOSSES
-from dpace_training.losses.weighting import position_weights
+from dpace_training.losses.weighting import position_weights, until_first_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +158,11 @@ def _chunk_objective(
     states: Float[Tensor, "tokens hidden"] | None,
     loss: LossConfig,
 ) -> tuple[Float[Tensor, ""], ObjectiveStatistics]:
+    if loss.ends_at_first_error:
+        chunk = replace(chunk, supervised=_settled(chunk, head_weight))
     predictions = predict(
-        chunk.hidden @ head_weight.T,
-        chunk.labels,
+        chunk.hidden[chunk.supervised] @ head_weight.T,
+        chunk.labels[chunk.supervised],
         chunk.supervised,
         None if states is None else _target_distributions(chunk, head_weight, states, loss),
         temperature=loss.temperature,
@@ -189,6 +191,19 @@ def _target_distributions(
     states: Float[Tensor, "tokens hidden"],
     loss: LossConfig,
 ) -> TargetDistributions:
-    tokens, rows = chunk.rows.unique(return_inverse=True)
+    tokens, rows = chunk.rows[chunk.supervised].unique(return_inverse=True)
     logits = states[tokens].to(head_weight.dtype) @ head_weight.T
     return TargetDistributions.of(logits, rows, temperature=loss.temperature)
+
+
+@torch.no_grad()
+def _settled(
+    chunk: _Chunk, head_weight: Float[Tensor, "vocab hidden"]
+) -> Bool[Tensor, "blocks positions"]:
+    """Supervised positions up to the first wrong draft.
+
+    One more product with the LM head spares all other passes over the logits of the rest.
+    """
+    most_likely = (chunk.hidden[chunk.supervised] @ head_weight.T).argmax(dim=-1)
+    is_right = placed(most_likely == chunk.labels[chunk.supervised], chunk.supervised)
+    return until_first_error(is_right, chunk.supervised)

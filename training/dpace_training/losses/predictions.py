@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from dpace_training.losses.cross_entropy import cross_entropy
@@ -18,17 +18,17 @@ class TargetDistributions:
 
     Attributes:
         logits: The target's logits, divided by the temperature.
-        rows: Which of them is that of each draft position.
+        rows: Which of them is that of each draft.
     """
 
     logits: Float[Tensor, "tokens vocab"]
-    rows: Int[Tensor, "blocks positions"]
+    rows: Int[Tensor, " drafts"]
 
     @classmethod
     def of(
         cls,
         logits: Float[Tensor, "tokens vocab"],
-        rows: Int[Tensor, "blocks positions"],
+        rows: Int[Tensor, " drafts"],
         *,
         temperature: float,
     ) -> "TargetDistributions":
@@ -60,18 +60,20 @@ class Agreement:
     all logits.
 
     Attributes:
-        draft_logits: Drafter's logits, divided by the temperature.
-        labels: A token of each position, any.
+        draft_logits: Drafter's logits at the supervised positions, divided by the temperature.
+        labels: A token of each of them, any.
         label_loss: Drafter's negative log-probability of it at the temperature, in nats.
         target: The target's distributions of the same next tokens.
         most_likely: Drafter's most likely token.
+        supervised: Where these positions stand; elsewhere all that follows is 0.
     """
 
-    draft_logits: Float[Tensor, "blocks positions vocab"]
-    labels: Int[Tensor, "blocks positions"]
-    label_loss: Float[Tensor, "blocks positions"]
+    draft_logits: Float[Tensor, "drafts vocab"]
+    labels: Int[Tensor, " drafts"]
+    label_loss: Float[Tensor, " drafts"]
     target: TargetDistributions
-    most_likely: Int[Tensor, "blocks positions"]
+    most_likely: Int[Tensor, " drafts"]
+    supervised: Bool[Tensor, "blocks positions"]
 
     @cached_property
     def overlap(self) -> Float[Tensor, "blocks positions"]:
@@ -80,12 +82,13 @@ class Agreement:
         It is the sum over tokens of the smaller of both models' probabilities.
         """
         draft_probs = self.draft_logits.softmax(dim=-1)
-        return torch.minimum(draft_probs, self.target.probs[self.target.rows]).sum(dim=-1)
+        target_probs = self.target.probs[self.target.rows]
+        return placed(torch.minimum(draft_probs, target_probs).sum(dim=-1), self.supervised)
 
     @cached_property
     def greedy_acceptance(self) -> Float[Tensor, "blocks positions"]:
         """Target's probability of the drafter's most likely token."""
-        return self.target.probs[self.target.rows, self.most_likely]
+        return placed(self.target.probs[self.target.rows, self.most_likely], self.supervised)
 
     @cached_property
     def divergence(self) -> Float[Tensor, "blocks positions"]:
@@ -95,12 +98,13 @@ class Agreement:
         shift = self.target.probs[self.target.rows]
         shift.scatter_add_(-1, self.labels.unsqueeze(-1), -torch.ones_like(shift[..., :1]))
         expected_shift: Tensor = torch.linalg.vecdot(shift, self.draft_logits)
-        return self.label_loss - expected_shift - self.target.entropy[self.target.rows]
+        divergence = self.label_loss - expected_shift - self.target.entropy[self.target.rows]
+        return placed(divergence, self.supervised)
 
 
 @dataclass(frozen=True, slots=True)
 class BlockPredictions:
-    """One chunk of blocks; unsupervised positions may hold anything.
+    """One chunk of blocks; numbers at unsupervised positions mean nothing.
 
     Attributes:
         cross_entropy: Negative log-probability of each label in nats, with gradient.
@@ -131,8 +135,8 @@ class BlockPredictions:
 
 
 def predict(
-    logits: Float[Tensor, "blocks positions vocab"],
-    labels: Int[Tensor, "blocks positions"],
+    logits: Float[Tensor, "drafts vocab"],
+    labels: Int[Tensor, " drafts"],
     supervised: Bool[Tensor, "blocks positions"],
     target: TargetDistributions | None,
     *,
@@ -141,9 +145,9 @@ def predict(
     """Everything that weights and losses look at, computed in float32 or wider.
 
     Args:
-        logits: The drafter's.
-        labels: Token to predict; any token where not supervised.
-        supervised: False where a position must not be trained on.
+        logits: The drafter's, at supervised positions only, block by block.
+        labels: Token to predict at each of them.
+        supervised: Where they stand.
         target: The target's, at the same temperature; only where the objective needs them.
         temperature: Of both distributions in the agreement; the label's probability has none.
     """
@@ -153,13 +157,21 @@ def predict(
     if target is not None:
         tempered = wide if temperature == 1 else wide / temperature
         label_loss = losses if temperature == 1 else cross_entropy(tempered, labels)[0]
-        agreement = Agreement(tempered, labels, label_loss, target, most_likely)
+        agreement = Agreement(tempered, labels, label_loss, target, most_likely, supervised)
     return BlockPredictions(
-        cross_entropy=losses,
-        is_right=most_likely == labels,
+        cross_entropy=placed(losses, supervised),
+        is_right=placed(most_likely == labels, supervised),
         supervised=supervised,
         agreement=agreement,
     )
+
+
+def placed(
+    drafts: Shaped[Tensor, " drafts"], supervised: Bool[Tensor, "blocks positions"]
+) -> Shaped[Tensor, "blocks positions"]:
+    """Values of the supervised positions at their places, zeros elsewhere."""
+    nothing = torch.zeros(supervised.shape, dtype=drafts.dtype, device=drafts.device)
+    return nothing.masked_scatter(supervised, drafts)
 
 
 def _widened(logits: Tensor) -> Tensor:

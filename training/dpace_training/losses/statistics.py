@@ -14,7 +14,7 @@ class ObjectiveStatistics:
     """Sums over supervised positions and counted blocks, float64 without gradient; they add."""
 
     positions: Float[Tensor, " positions"]
-    """Supervised positions."""
+    """Supervised positions; only those up to the first error where the others cannot matter."""
     weight: Float[Tensor, " positions"]
     """Position weights."""
     token_loss: Float[Tensor, " positions"]

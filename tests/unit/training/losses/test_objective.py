@@ -1,13 +1,10 @@
 """The objective against hand-computed vectors: value, gradient, statistics, memory."""
 
-import weakref
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dpace_training.losses.config import LossConfig
 from dpace_training.losses.objective import block_objective
@@ -205,58 +202,10 @@ def test_the_leading_run_ends_at_the_first_wrong_position(is_right, supervised, 
     assert statistics.mean_leading_run.item() == run
 
 
-class LargestLogits(TorchDispatchMode):
-    """Remembers the most rows of any tensor whose last axis is the vocabulary."""
-
-    def __init__(self, vocab: int) -> None:
-        super().__init__()
-        self.vocab = vocab
-        self.rows = 0
-
-    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
-        result = function(*arguments, **(keywords or {}))
-        for tensor in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(tensor, Tensor) and tensor.ndim > 1 and tensor.shape[-1] == self.vocab:
-                self.rows = max(self.rows, tensor.numel() // self.vocab)
-        return result
-
-
-def test_no_more_logits_than_one_chunk_exist_at_once_forward_or_backward():
-    vocab, hidden_size, blocks, positions = 97, 8, 12, 5
-    head = torch.randn(vocab, hidden_size)
-    hidden = torch.randn(blocks, positions, hidden_size, requires_grad=True)
-    with LargestLogits(vocab) as seen:
-        total, _ = block_objective(
-            hidden,
-            head,
-            torch.randint(vocab, (blocks, positions)),
-            torch.ones(blocks, positions, dtype=torch.bool),
-            torch.ones(blocks),
-            LossConfig(blocks_per_chunk=3),
-        )
-        total.backward()
-    assert seen.rows == 3 * positions
-
-
-def test_logits_are_gone_when_the_loss_is_there():
-    vocab, saved = 97, []
-
-    def watch(tensor: Tensor) -> Tensor:
-        if tensor.shape[-1:] == (vocab,):
-            saved.append(weakref.ref(tensor))
-        return tensor
-
-    hidden = torch.randn(12, 5, 8, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(watch, lambda tensor: tensor):
-        total, _ = block_objective(
-            hidden,
-            torch.randn(vocab, 8),
-            torch.randint(vocab, (12, 5)),
-            torch.ones(12, 5, dtype=torch.bool),
-            torch.ones(12),
-            LossConfig(blocks_per_chunk=3),
-        )
-    assert len(saved) >= 4
-    assert all(reference() is None for reference in saved)
-    total.backward()
-    assert hidden.grad.abs().max() > 0
+def test_statistics_of_accept_until_fail_are_of_the_positions_that_decoding_settles():
+    logits = logits_with((0.9, 0.1, 0.9))
+    supervised = torch.ones(1, 3, dtype=torch.bool)
+    _, statistics = objective_of(logits, LossConfig(recipe="auf"), supervised)
+    assert statistics.positions.tolist() == [1, 1, 0]
+    assert statistics.correct.tolist() == [1, 0, 0]
+    assert statistics.mean_leading_run.item() == 1

@@ -35,9 +35,11 @@ def predicted(
     supervised = torch.ones(labels.shape, dtype=torch.bool)
     target = None
     if target_logits is not None:
-        rows = torch.arange(labels.numel()).view(labels.shape)
+        rows = torch.arange(labels.numel())
         target = TargetDistributions.of(target_logits.flatten(0, 1), rows, temperature=temperature)
-    return predict(logits, labels, supervised, target, temperature=temperature)
+    return predict(
+        logits.flatten(0, 1), labels.flatten(), supervised, target, temperature=temperature
+    )
 
 
 def soft_loss(name: str, **values) -> LossConfig:

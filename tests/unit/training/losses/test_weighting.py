@@ -128,16 +128,17 @@ def predictions(
         # drafter's own probability.
         draft = row(*(overlap or confidences)).squeeze(0)
         target = row(*(target_of_draft or [1.0] * len(confidences))).squeeze(0)
-        drafted = torch.zeros(1, len(confidences), dtype=torch.long)
+        drafted = torch.zeros(len(confidences), dtype=torch.long)
         agreement = Agreement(
-            draft_logits=torch.stack((draft, 1 - draft), dim=-1).log()[None].requires_grad_(),
+            draft_logits=torch.stack((draft, 1 - draft), dim=-1).log().requires_grad_(),
             labels=drafted,
-            label_loss=-draft.log()[None],
+            label_loss=-draft.log(),
             target=TargetDistributions(
                 logits=torch.stack((target, 1 - target), dim=-1).log(),
-                rows=torch.arange(len(confidences))[None],
+                rows=torch.arange(len(confidences)),
             ),
             most_likely=drafted,
+            supervised=torch.ones(1, len(confidences), dtype=torch.bool),
         )
     return BlockPredictions(
         cross_entropy=-row(*confidences).log().requires_grad_(),
