@@ -1,6 +1,7 @@
 """The training log: one JSON object per line, cut back to the saved step when a run resumes."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,29 @@ class TrainingLog:
         self._path = path
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append one line."""
+        """Append one line.
+
+        Raises:
+            ValueError: If a number is not finite, which JSON cannot hold.
+        """
+        line = json.dumps(record, allow_nan=False) + "\n"
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(line)
 
 
 def statistics_record(statistics: ObjectiveStatistics) -> dict[str, Any]:
-    """What to log about the objective; lists run over the draft positions, from 1."""
+    """What to log about the objective; lists run over the draft positions, from 1.
+
+    A mean over nothing is None: behind the first error accept-until-fail looks at no position.
+    """
     return {
         "weight_share": _row(statistics.weight_share.tolist()),
         "token_loss": _row(statistics.mean_token_loss.tolist()),
         "accuracy": _row(statistics.accuracy.tolist()),
         "confidence": _row(statistics.mean_confidence.tolist()),
         "overlap": _row(statistics.mean_overlap.tolist()),
-        "leading_run": round(float(statistics.mean_leading_run), DIGITS),
-        "joint": round(float(statistics.joint / statistics.blocks), DIGITS),
+        "leading_run": _number(float(statistics.mean_leading_run)),
+        "joint": _number(float(statistics.joint / statistics.blocks)),
     }
 
 
@@ -48,5 +57,9 @@ def complete_lines(path: Path) -> list[str]:
     return [line for line in path.read_text(encoding="utf-8").splitlines(True) if line[-1] == "\n"]
 
 
-def _row(values: list[float]) -> list[float]:
-    return [round(value, DIGITS) for value in values]
+def _row(values: list[float]) -> list[float | None]:
+    return [_number(value) for value in values]
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, DIGITS)
