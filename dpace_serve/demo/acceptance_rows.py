@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
+import httpx2
 
 from dpace_serve.acceptance.counts import AcceptanceCounts
 from dpace_serve.acceptance.request import RequestAcceptance
@@ -64,9 +64,9 @@ def fetch_rows(url: str, response_ids: Sequence[str], *, timeout_seconds: float)
 def _get_report(url: str) -> dict[str, Any]:
     address = f"{url}/dpace/acceptance"
     try:
-        response = httpx.get(address, params={"records": MOST_RECORDS}, trust_env=False)
+        response = httpx2.get(address, params={"records": MOST_RECORDS}, trust_env=False)
         response.raise_for_status()
-    except httpx.HTTPError as error:
+    except httpx2.HTTPError as error:
         raise EngineError(
             f"{address} must answer: {error}. Check that the dpace plugin is installed."
         ) from None

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from dpace_serve.errors import EngineError
 
@@ -36,7 +36,7 @@ class ServerProcess:
             EngineError: If it stops, or does not answer in time.
         """
         deadline = time.monotonic() + timeout_seconds
-        with httpx.Client(base_url=self.url, timeout=POLL_SECONDS * 10, trust_env=False) as client:
+        with httpx2.Client(base_url=self.url, timeout=POLL_SECONDS * 10, trust_env=False) as client:
             while not _is_healthy(client):
                 self.require_running()
                 if time.monotonic() > deadline:
@@ -157,10 +157,10 @@ def require_free_port(port: int) -> None:
             ) from None
 
 
-def _is_healthy(client: httpx.Client) -> bool:
+def _is_healthy(client: httpx2.Client) -> bool:
     try:
-        return client.get("/health").status_code == httpx.codes.OK
-    except httpx.TransportError:
+        return client.get("/health").status_code == httpx2.codes.OK
+    except httpx2.TransportError:
         return False
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
-import httpx
+import httpx2
 from openai import AsyncOpenAI, OpenAIError
 from pydantic import BaseModel
 
@@ -55,7 +55,12 @@ class Traffic:
         Raises:
             EngineError: If a request fails.
         """
-        return asyncio.run(self._ask_all(prompts, on_answer))
+        try:
+            return asyncio.run(self._ask_all(prompts, on_answer))
+        except asyncio.CancelledError:
+            # Only Ctrl-C cancels it. Python's runner installs its handler before it sets the count
+            # of interrupts to 0, so one that comes in between leaves as a bare cancellation.
+            raise KeyboardInterrupt from None
 
     async def _ask_all(
         self, prompts: Sequence[DemoPrompt], on_answer: Callable[[], None]
@@ -73,7 +78,7 @@ class Traffic:
                 async with places:
                     try:
                         answer = await self._ask(client, prompt)
-                    except (OpenAIError, httpx.HTTPError) as error:  # the second: a stream cut off
+                    except (OpenAIError, httpx2.HTTPError) as error:  # the second: a stream cut off
                         reason = " ".join(str(error).split())
                         raise EngineError(
                             f"request {prompt.key} to {self.url} failed: {reason}."

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import httpx
+import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -103,7 +103,7 @@ def observing():
 class Served:
     """A running server and how to ask it."""
 
-    client: httpx.Client
+    client: httpx2.Client
     process: Any
 
     def ask(self, path: str, **body: Any) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def served(serve):
     ]  # fmt: skip
     with serve(arguments) as (process, url):
         headers = {"Authorization": f"Bearer {API_KEY}"}
-        with httpx.Client(base_url=url, headers=headers, timeout=120, trust_env=False) as client:
+        with httpx2.Client(base_url=url, headers=headers, timeout=120, trust_env=False) as client:
             yield Served(client, process)
 
 
@@ -212,8 +212,8 @@ def _wait_until_healthy(process, url, log):
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text(errors="replace")[-4000:]
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{url}/health", trust_env=False).status_code == 200:
+        with contextlib.suppress(httpx2.TransportError):
+            if httpx2.get(f"{url}/health", trust_env=False).status_code == 200:
                 return
         time.sleep(0.5)
     raise TimeoutError(log.read_text(errors="replace")[-4000:])

@@ -2,7 +2,7 @@
 
 import time
 
-import httpx
+import httpx2
 import pytest
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -100,10 +100,10 @@ def test_an_unknown_workload_is_other_and_counted(served):
 def test_the_engines_key_guards_our_route(served, header):
     headers = {} if header is None else {"Authorization": header}
     url = served.client.base_url.join("/dpace/acceptance")
-    response = httpx.get(url, headers=headers, trust_env=False)
+    response = httpx2.get(url, headers=headers, trust_env=False)
     assert response.status_code == 401
     assert response.json()["error"]["code"] == 401
-    assert httpx.get(served.client.base_url.join("/health"), trust_env=False).status_code == 200
+    assert httpx2.get(served.client.base_url.join("/health"), trust_env=False).status_code == 200
 
 
 def test_a_bad_number_of_records_is_the_clients_error(served):

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 
-import httpx
+import httpx2
 import pytest
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -33,5 +33,5 @@ def test_sigterm_lets_a_running_stream_finish(served):
     assert lines[-1] == "[DONE]"
     assert json.loads(lines[-2])["usage"]["completion_tokens"] == LONG_ANSWER
     assert served.process.wait(timeout=120) == 0
-    with pytest.raises(httpx.ConnectError):
+    with pytest.raises(httpx2.ConnectError):
         served.client.get("/health")

@@ -78,6 +78,8 @@ class Handler(BaseHTTPRequestHandler):
     def stream(self, identity, text, is_chat):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
+        if behaviour == "dying":
+            self.send_header("Content-Length", "1000")  # so that the end comes too early
         self.end_headers()
         chunks = [] if not is_chat else [{"delta": {"role": "assistant", "content": ""}}]
         for start in range(0, len(text), 4):  # chunks are not tokens
@@ -86,6 +88,8 @@ class Handler(BaseHTTPRequestHandler):
             chunks.append({**chunk, "token_ids": [ord(c) for c in piece]})
         for chunk in chunks:
             self.event({"id": identity, "choices": [{"index": 0, **chunk}]})
+            if behaviour == "dying":
+                os._exit(1)
         self.event({"id": identity, "choices": [], "usage": usage(text)})
         self.wfile.write(b"data: [DONE]\n\n")
 

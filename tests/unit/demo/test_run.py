@@ -148,14 +148,16 @@ except KeyboardInterrupt:
     sys.exit(130)
 """
     )
-    demo = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, text=True)
-    for line in demo.stderr:
-        if "warming up" in line:
-            break
-    (server,) = children(demo.pid)
-    demo.send_signal(sent)
-    assert demo.wait(20) == status
-    demo.stderr.close()
+    with subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, text=True) as demo:
+        for line in demo.stderr:
+            if "warming up" in line:
+                break
+        try:
+            (server,) = children(demo.pid)
+            demo.send_signal(sent)
+            assert demo.wait(20) == status, demo.stderr.read()
+        finally:
+            demo.kill()
     assert not Path(f"/proc/{server}").exists()
 
 

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 
@@ -27,8 +27,8 @@ def app(keys=(), recorder=None, root_path=""):
 
 
 async def get(application, path, **headers):
-    transport = httpx.ASGITransport(app=application)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    transport = httpx2.ASGITransport(app=application)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
         return await client.get(path, headers=headers)
 
 
