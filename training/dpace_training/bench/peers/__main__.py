@@ -29,6 +29,7 @@ ATTENTIONS = {
     "specforge": ("sdpa", "sdpa-128", "eager", "flex_attention"),
     "speculators": ("sdpa", "eager", "simple_flex_attention"),
 }
+OWN_ATTENTION = "two_part"
 ROUNDS = 20
 
 
@@ -49,7 +50,7 @@ def main(
     with progress_bar("rounds", len(PRECISIONS) * (rounds + WARM_UP_STEPS)) as advance:
         for precision in PRECISIONS:
             result["precisions"][precision] = compare(
-                _command(sys.executable, "own_step", "blocks", precision),
+                _command(sys.executable, "own_step", OWN_ATTENTION, precision),
                 _peer_commands(environments, precision),
                 rounds=rounds,
                 advance=lambda: advance(1, ""),

@@ -1,7 +1,4 @@
-"""A D-PACE step of this project's trainer, with drawing the anchors and laying out the batch.
-
-One attention is there, `blocks`: each block against its context and itself (`drafter.attention`).
-"""
+"""A D-PACE step of this project's trainer, with drawing the anchors and laying out the batch."""
 
 import tempfile
 from importlib.metadata import version
@@ -15,21 +12,19 @@ from dpace_training.bench.peers.size import Precision, StepSize
 from dpace_training.bench.random_run import PROMPT, TOKENS, random_trainer
 from dpace_training.data.target_model import load_target
 
-ATTENTION = "blocks"
-
 
 def build(size: StepSize, *, attention: str, precision: Precision) -> Side:
-    """This project's trainer on random documents.
+    """This project's trainer on random documents, with `fit.attention` as asked for.
 
     Raises:
-        ValueError: If another attention is asked for, or the benchmarks differ in their documents.
+        ConfigError: If there is no such attention.
+        ValueError: If the benchmarks differ in their documents.
     """
-    if attention != ATTENTION:
-        raise ValueError(f"attention must be {ATTENTION}, got {attention}")
     if (size.num_tokens, size.num_prompt_tokens) != (TOKENS, PROMPT):
         raise ValueError(f"documents must have {TOKENS} tokens, {PROMPT} of them in the prompt")
     target = load_target(target_folder(), dtype=torch.float32)
     fit = {
+        "attention": attention,
         "autocast": "none" if precision == "float32" else "bfloat16",
         "batch_size": size.num_documents,
         "num_anchors": size.num_anchors,

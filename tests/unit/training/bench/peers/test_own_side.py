@@ -4,8 +4,10 @@ import pytest
 
 from dpace_serve.demo.bundle import drafter_folder
 from dpace_serve.drafter.checkpoint import read_config
+from dpace_serve.errors import ConfigError
+from dpace_training.bench.peers.__main__ import OWN_ATTENTION
 from dpace_training.bench.peers.answering import Side, TakenStep, answer_lines
-from dpace_training.bench.peers.own_step import ATTENTION, build
+from dpace_training.bench.peers.own_step import build
 from dpace_training.bench.peers.size import StepSize
 
 
@@ -42,14 +44,14 @@ def test_the_size_is_that_of_the_bundled_drafter():
 
 
 def test_our_side_supervises_what_the_blocks_of_all_documents_hold():
-    side = build(StepSize(), attention=ATTENTION, precision="float32")
+    side = build(StepSize(), attention=OWN_ATTENTION, precision="float32")
     taken = side.take_step()
     # At most 16 documents x 16 anchors x 7 draft positions; blocks at the end hold fewer.
     assert 0.9 * 1792 < float(taken.num_supervised) <= 1792
 
 
 def test_our_side_refuses_another_attention_or_other_documents():
-    with pytest.raises(ValueError, match="attention must be blocks, got sdpa"):
-        build(StepSize(), attention="sdpa", precision="float32")
+    with pytest.raises(ConfigError, match=r"fit\.attention"):
+        build(StepSize(), attention="blocks", precision="float32")
     with pytest.raises(ValueError, match="96 tokens, 16 of them"):
-        build(replace(StepSize(), num_tokens=64), attention=ATTENTION, precision="float32")
+        build(replace(StepSize(), num_tokens=64), attention=OWN_ATTENTION, precision="float32")
