@@ -51,7 +51,7 @@ bench: setup ## speed of the bundled models, time of a training step, memory of 
 	$(BIN)/python -m dpace_training.bench.loss_memory
 
 bench-peers: setup $(PEERS)/specforge/.ready $(PEERS)/speculators/.ready ## time of a D-PACE step against SpecForge and speculators (3 GB more on disk)
-	$(BIN)/python -m dpace_training.bench.peers --environments $(PEERS)
+	$(BIN)/python -m dpace_training.bench.peers --environments $(PEERS) --json training/results/peers.json
 
 check: test ## the same as test
 

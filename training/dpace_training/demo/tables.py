@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dpace_training.bench.report import peer_rows, step_time_rows
 from dpace_training.study.report import study_rows
 
 Result = dict[str, Any]
@@ -113,7 +114,10 @@ TABLES: dict[str, dict[str, tuple[str, Callable[[Result], str]]]] = {
         "target": ("demo-target.json", target_table),
         "drafters": ("demo-drafters.json", drafter_table),
         "speed": ("demo-speed.json", speed_rows),
-        "study": ("reproduce.json", study_rows),
+        "reproduce": ("reproduce.json", study_rows),
+        "converged": ("converged.json", study_rows),
+        "step-time": ("step-time.json", step_time_rows),
+        "peers": ("peers.json", peer_rows),
     },
 }
 

@@ -1,0 +1,56 @@
+"""Results of the benchmarks as Markdown."""
+
+from typing import Any
+
+
+def step_time_rows(result: dict[str, Any]) -> str:
+    """What `bench.step_time` measured, one row per arm."""
+    baseline = result["baseline"]
+    rows = [f"| | ms a step | / {baseline}, median [middle half] |", "|---|---|---|"]
+    for arm, step in result["steps"].items():
+        rows.append(f"| {arm} | {1000 * step['seconds']:.0f} | {_ratio(step['ratio'])} |")
+    rows += ["", f"{result['rounds']} rounds, {result['threads']} thread, {_machine(result)}."]
+    return "\n".join(rows)
+
+
+def peer_rows(result: dict[str, Any]) -> str:
+    """What `bench.peers` measured: each attention of each peer, in each precision."""
+    precisions = list(result["precisions"])
+    rows = [
+        "| step time / ours, median [middle half] | " + " | ".join(precisions) + " |",
+        "|---" * (len(precisions) + 1) + "|",
+    ]
+    for name in result["precisions"][precisions[0]]["peers"]:
+        cells = (_peer(result["precisions"][each]["peers"][name]) for each in precisions)
+        rows.append(f"| {name} | " + " | ".join(cells) + " |")
+    own = ", ".join(
+        f"{1000 * result['precisions'][each]['own']['seconds']['median']:.0f} ms in {each}"
+        for each in precisions
+    )
+    versions = sorted(
+        {
+            f"{peer} {side['versions'][peer]}"
+            for measured in result["precisions"].values()
+            for name, side in measured["peers"].items()
+            if "versions" in side
+            for peer in [name.split()[0]]
+        }
+    )
+    rows += [
+        "",
+        f"Ours: {own}; {', '.join(versions)}. {result['rounds']} rounds, {result['threads']} "
+        f"thread, {_machine(result)}.",
+    ]
+    return "\n".join(rows)
+
+
+def _peer(side: dict[str, Any]) -> str:
+    return _ratio(side["ratio"]) if "ratio" in side else "does not run"
+
+
+def _ratio(ratio: dict[str, float]) -> str:
+    return f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+
+
+def _machine(result: dict[str, Any]) -> str:
+    return f"{result['machine']['cpu']}, {result['machine']['num_cores']} cores"
