@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dpace_training.bench.report import peer_rows, step_time_rows
+from dpace_training.study.orderings import ordering_rows
 from dpace_training.study.report import study_rows
 
 Result = dict[str, Any]
@@ -115,6 +116,7 @@ TABLES: dict[str, dict[str, tuple[str, Callable[[Result], str]]]] = {
         "drafters": ("demo-drafters.json", drafter_table),
         "speed": ("demo-speed.json", speed_rows),
         "reproduce": ("reproduce.json", study_rows),
+        "orderings": ("reproduce.json", ordering_rows),
         "converged": ("converged.json", study_rows),
         "step-time": ("step-time.json", step_time_rows),
         "peers": ("peers.json", peer_rows),
@@ -127,9 +129,9 @@ def _tau(record: Result) -> str:
 
 
 def _replaced(text: str, name: str, table: str, document: str) -> str:
-    start, end = f"<!-- {name}: from training/results -->\n", f"\n<!-- /{name} -->"
+    start, end = f"<!-- {name}: from training/results -->\n", f"<!-- /{name} -->"
     if text.count(start) != 1 or text.count(end) != 1:
         raise ValueError(f"{document} must hold {start.strip()} and {end.strip()} once each")
     head, _, rest = text.partition(start)
     _, _, tail = rest.partition(end)
-    return head + start + table + end + tail
+    return f"{head}{start}{table}\n{end}{tail}"

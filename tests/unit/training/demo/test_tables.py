@@ -40,6 +40,17 @@ def test_a_changed_result_changes_the_table(tmp_path):
     assert "**12.3 %**" in (root / "training/README.md").read_text()
 
 
+def test_marks_with_nothing_between_them_are_filled_and_the_rest_stays(tmp_path):
+    root = _copy(tmp_path)
+    path = root / "training/README.md"
+    text = path.read_text()
+    head, _, rest = text.partition("<!-- target: from training/results -->\n")
+    _, _, tail = rest.partition("<!-- /target -->")
+    path.write_text(f"{head}<!-- target: from training/results -->\n<!-- /target -->{tail}")
+    update_tables(root)
+    assert path.read_text() == text
+
+
 def test_a_document_without_the_marks_is_an_error(tmp_path):
     root = _copy(tmp_path)
     (root / "README.md").write_text("nothing here")

@@ -142,10 +142,10 @@ def test_the_table_is_bold_where_both_intervals_exclude_1():
 def test_the_table_is_put_between_its_marks(tmp_path):
     results = tmp_path / "training/results"
     results.mkdir(parents=True)
-    (results / "reproduce.json").write_text(json.dumps(RESULT))
+    (results / "converged.json").write_text(json.dumps(RESULT))
     (tmp_path / "README.md").write_text("nothing to fill in\n")
     document = tmp_path / "training/README.md"
-    marks = "a\n<!-- study: from training/results -->\n{}\n<!-- /study -->\nb\n"
+    marks = "a\n<!-- converged: from training/results -->\n{}\n<!-- /converged -->\nb\n"
     document.write_text(marks.format("old"))
     assert update_tables(Path(tmp_path)) == [document]
     assert document.read_text() == marks.format(study_rows(RESULT))
