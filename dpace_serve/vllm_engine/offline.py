@@ -4,7 +4,7 @@ This file imports neither vllm nor torch. The other side is `offline_process`.
 """
 
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -17,6 +17,7 @@ from dpace_serve.vllm_engine.offline_calls import (
     EngineSettings,
     ExportCall,
     Failure,
+    FinishedAnswer,
     GenerateCall,
     GenerationRequest,
 )
@@ -72,7 +73,7 @@ class OfflineEngine:
         *,
         temperature: float,
         end_ids: frozenset[int],
-    ) -> list[tuple[int, ...]]:
+    ) -> Generator[list[FinishedAnswer], None, None]:
         """Continue token prompts up to and including the end token.
 
         Args:
@@ -80,14 +81,19 @@ class OfflineEngine:
             temperature: Sampling temperature over the whole distribution; 0 is greedy.
             end_ids: Tokens that end an answer.
 
-        Returns:
-            The new token ids of each prompt; one without an end token reached its limit.
+        Yields:
+            Answers as the engine finishes them, which goes on meanwhile; one without an end token
+            reached its limit. Take all of them before the next call.
 
         Raises:
             EngineError: If the engine fails.
         """
         self._connection.send(GenerateCall(tuple(requests), temperature, end_ids))
-        return self._result(list)
+        num_left = len(requests)
+        while num_left:
+            finished: list[FinishedAnswer] = self._result(list)
+            num_left -= len(finished)
+            yield finished
 
     def export_hidden_states(self, documents: Sequence[tuple[int, ...]]) -> list[Path]:
         """Run the target over token documents and export the layers of the settings.

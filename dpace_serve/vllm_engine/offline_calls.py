@@ -43,8 +43,16 @@ class GenerationRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class FinishedAnswer:
+    """The new tokens of the request at this place of its call, the end token included."""
+
+    place: int
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class GenerateCall:
-    """Asks for answers."""
+    """Asks for answers, which come in as many messages as it takes, each when its answers end."""
 
     requests: tuple[GenerationRequest, ...]
     temperature: float

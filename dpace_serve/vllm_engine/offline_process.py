@@ -5,7 +5,7 @@ vLLM is imported late: its variables must be set before.
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from dpace_serve.vllm_engine.offline_calls import (
     ExportCall,
     ExportSettings,
     Failure,
+    FinishedAnswer,
     GenerateCall,
 )
 from dpace_serve.vllm_engine.plugin import require_version
@@ -52,18 +53,25 @@ CPU_CONNECTOR = {
 }
 
 
+class _CallerLeftError(Exception):
+    """The other end of the pipe is closed, so nobody waits for a result."""
+
+
 def run(connection: Connection, settings: EngineSettings) -> None:
     """Answer calls until the other end of the pipe is closed.
 
     Args:
-        connection: Carries None once the engine is ready, then one result for each call.
+        connection: Carries None once the engine is ready, then the results of each call.
         settings: How to run the target.
     """
     try:
         engine = _start(settings)
         connection.send(None)
         while (call := _next_call(connection)) is not None:
-            connection.send(_answer(engine, call))
+            for result in _results(engine, call):
+                _send(connection, result)
+    except _CallerLeftError:
+        return
     except EngineError as error:
         connection.send(Failure(str(error)))
     except Exception as error:
@@ -142,16 +150,24 @@ def _next_call(connection: Connection) -> GenerateCall | ExportCall | None:
     return call
 
 
-def _answer(engine: "LLM", call: GenerateCall | ExportCall) -> list[Any]:
+def _send(connection: Connection, result: list[Any]) -> None:
+    try:
+        connection.send(result)
+    except (BrokenPipeError, ConnectionResetError):
+        raise _CallerLeftError from None
+
+
+def _results(engine: "LLM", call: GenerateCall | ExportCall) -> Iterator[list[Any]]:
     if isinstance(call, GenerateCall):
-        return _generate(engine, call)
-    return _export(engine, call)
+        yield from _generate(engine, call)
+    else:
+        yield _export(engine, call)
 
 
-def _generate(engine: "LLM", call: GenerateCall) -> list[tuple[int, ...]]:
+def _generate(engine: "LLM", call: GenerateCall) -> Iterator[list[FinishedAnswer]]:
     from vllm import SamplingParams
 
-    outputs = engine.generate(
+    request_ids = engine.enqueue(
         [{"prompt_token_ids": list(request.prompt_ids)} for request in call.requests],
         [
             SamplingParams(
@@ -165,7 +181,16 @@ def _generate(engine: "LLM", call: GenerateCall) -> list[tuple[int, ...]]:
         ],
         use_tqdm=False,
     )
-    return [tuple(output.outputs[0].token_ids) for output in outputs]
+    # The engine lengthens the ids that it queues, and shortens those of its outputs again.
+    places = {name.partition("-")[0]: place for place, name in enumerate(request_ids)}
+    while engine.llm_engine.has_unfinished_requests():
+        finished = [
+            FinishedAnswer(places[output.request_id], tuple(output.outputs[0].token_ids))
+            for output in engine.llm_engine.step()
+            if output.finished
+        ]
+        if finished:
+            yield finished
 
 
 def _export(engine: "LLM", call: ExportCall) -> list[Path]:

@@ -105,3 +105,14 @@ def test_vllm_0_32_engine_in_this_process_steps_without_unfinished_requests():
 
     assert "if not self.scheduler.has_requests():" in inspect.getsource(EngineCore.step)
     assert "self.has_finished_requests()" in inspect.getsource(Scheduler.has_requests)
+
+
+def test_vllm_0_32_lengthens_the_ids_of_requests_that_it_queues():
+    from vllm import LLM
+    from vllm.v1.engine.input_processor import InputProcessor
+    from vllm.v1.engine.output_processor import RequestState
+
+    source = inspect.getsource(InputProcessor.assign_request_id)
+    assert 'request.request_id = f"{request.external_req_id}-{random_uuid():.8}"' in source
+    assert "external_req_id" in inspect.getsource(RequestState.make_request_output)
+    assert {"prompts", "sampling_params", "use_tqdm"} <= set(parameters(LLM.enqueue))

@@ -118,7 +118,8 @@ def test_the_engines_cache_is_the_cache_of_the_target_in_this_process(
     from dpace_training.data.feature_cache import cache_features
     from dpace_training.data.hidden_states import RecomputedFeatures
 
-    monkeypatch.setattr(feature_cache, "DOCUMENTS_PER_SHARD", 16)
+    shard_bytes = 8 * MAX_TOKENS * (len(LAYER_IDS) + 1) * 192 * 2
+    monkeypatch.setattr(feature_cache, "SHARD_BYTES", shard_bytes)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     with EngineReader(
@@ -160,10 +161,10 @@ def test_a_complete_cache_starts_no_engine(ends, documents, engine_config, tmp_p
             cache_features(ends, documents[:2], LAYER_IDS, tmp_path, batch_size=8, reader=reader)
 
     cache()
-    first = (tmp_path / "shard-00000.safetensors").stat().st_mtime_ns
+    first = (tmp_path / "shard-00000000.safetensors").stat().st_mtime_ns
     monkeypatch.setattr(engine_hidden_states, "OfflineEngine", None)
     cache()
-    assert (tmp_path / "shard-00000.safetensors").stat().st_mtime_ns == first
+    assert (tmp_path / "shard-00000000.safetensors").stat().st_mtime_ns == first
 
 
 def test_a_target_that_the_engine_cannot_load_is_one_clear_line(ends, settings, tmp_path):

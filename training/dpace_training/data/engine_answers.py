@@ -12,7 +12,8 @@ from dpace_training.data.conversations import Document
 from dpace_training.data.dialogue import Dialogue
 from dpace_training.data.target_model import Target
 
-# The engine fills its batch anew as answers end; only at the end of a group does it run dry.
+# The engine fills its batch anew as answers end; only at the end of a group does it run dry. It
+# hands answers on as they end, so the size of a group holds none of them back.
 BATCHES_PER_GROUP = 16
 
 
@@ -48,16 +49,15 @@ class EngineWriter:
     def write(
         self, documents: Sequence[Document], known: Set[int]
     ) -> Generator[list[Document], None, None]:
-        """Answer groups of documents in the order given."""
+        """Answer groups of documents; each is yielded when its last answer is there."""
         missing = [document for document in documents if document.document_id not in known]
         if not missing:
             return
         with OfflineEngine(self._settings()) as engine:
             size = self._config.batch_size * BATCHES_PER_GROUP
             for start in range(0, len(missing), size):
-                dialogues = [Dialogue(document) for document in missing[start : start + size]]
-                self._answer_rounds(engine, dialogues)
-                yield [dialogue.document for dialogue in dialogues]
+                group = missing[start : start + size]
+                yield from self._finished(engine, [Dialogue(document) for document in group])
 
     def _settings(self) -> EngineSettings:
         return EngineSettings(
@@ -71,17 +71,26 @@ class EngineWriter:
             export=None,
         )
 
-    def _answer_rounds(self, engine: OfflineEngine, dialogues: Sequence[Dialogue]) -> None:
+    def _finished(
+        self, engine: OfflineEngine, dialogues: Sequence[Dialogue]
+    ) -> Generator[list[Document], None, None]:
         active = list(dialogues)
         while asked := [(one, ask) for one in active if (ask := self._request(one)) is not None]:
-            answers = engine.generate(
-                [request for _, request in asked],
-                temperature=self._config.temperature,
-                end_ids=self._target.end_ids,
-            )
-            for (dialogue, _), ids in zip(asked, answers, strict=True):
-                take_answer(self._target, dialogue, ids)
+            if without_room := [one.document for one in active if not one.is_open]:
+                yield without_room
             active = [dialogue for dialogue, _ in asked]
+            requests = [request for _, request in asked]
+            for answers in engine.generate(
+                requests, temperature=self._config.temperature, end_ids=self._target.end_ids
+            ):
+                for answer in answers:
+                    take_answer(self._target, active[answer.place], answer.token_ids)
+                ended = [active[answer.place] for answer in answers]
+                if finished := [one.document for one in ended if not one.is_open]:
+                    yield finished
+            active = [dialogue for dialogue in active if dialogue.is_open]
+        if active:
+            yield [dialogue.document for dialogue in active]
 
     def _request(self, dialogue: Dialogue) -> GenerationRequest | None:
         """What to ask next; None where the dialogue is finished or has no room left."""

@@ -1,19 +1,23 @@
 """Hidden states on disk: read from the target once, by whoever runs it, and found again later."""
 
 import logging
-from collections.abc import Collection, Sequence
+from bisect import bisect_right
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from safetensors import safe_open
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from dpace_training.data.hidden_states import TargetFeatures, read_features
 from dpace_training.data.provenance import alone_in, claim_key
 from dpace_training.data.shard_files import (
-    FINAL_TENSORS,
-    SHARD_TENSORS,
-    damage,
+    final_shard_damage,
     final_shard_path,
+    num_documents,
+    opened,
+    shard_damage,
     shard_path,
     write_final_shard,
     write_shard,
@@ -22,7 +26,10 @@ from dpace_training.data.target_model import Target
 from dpace_training.data.tokenize import TokenizedConversation, documents_digest
 from dpace_training.progress import progress_bar
 
-DOCUMENTS_PER_SHARD = 512
+# What is held in memory while the cache is filled, and once more while it is joined to be written.
+# A document of 3072 tokens takes 150 MB of an 8B target with 5 taps and 300 MB of a 70B one; so a
+# shard has 10,000 and 5,000 tokens, enough to keep a GPU busy, since no batch spans two shards.
+SHARD_BYTES = 2**29
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +46,10 @@ class FeatureReader(Protocol):
     def read(
         self, documents: Sequence[TokenizedConversation], *, with_final: bool
     ) -> list[TargetFeatures]:
-        """Features of documents of any lengths in the order given, states in bfloat16."""
+        """Features of documents of any lengths in the order given, in memory, in bfloat16.
+
+        All of them are held at the same time: `cache_features` asks for one shard at a time.
+        """
         ...
 
 
@@ -70,28 +80,41 @@ class TransformersReader:
 
 
 class CachedFeatures:
-    """Features on disk in bfloat16, one safetensors file per 512 documents, mapped when read."""
+    """Features on disk in bfloat16, mapped when asked for; no file stays open in between.
 
-    def __init__(self, folder: Path, num_documents: int, *, with_final: bool) -> None:
-        numbers = range(-(-num_documents // DOCUMENTS_PER_SHARD))
-        self._shards = [safe_open(shard_path(folder, i), framework="pt") for i in numbers]
-        self._finals = [
-            safe_open(final_shard_path(folder, i), framework="pt") for i in numbers if with_final
-        ]
-        self._offsets = [shard.get_tensor("offsets").tolist() for shard in self._shards]
+    A large cache has more files than a process may open or map.
+    """
+
+    def __init__(self, folder: Path, firsts: Sequence[int], *, with_final: bool) -> None:
+        """Name the files, without reading any.
+
+        Args:
+            folder: Where they lie.
+            firsts: Place of the first document of each shard, in order.
+            with_final: Read the final states too.
+        """
+        self._folder = folder
+        self._firsts = firsts
+        self._with_final = with_final
 
     def of(self, indices: Sequence[int]) -> list[TargetFeatures]:
-        """Features of the documents at these places, states in bfloat16."""
-        return [self._one(*divmod(index, DOCUMENTS_PER_SHARD)) for index in indices]
+        """Features of the documents at these places, states in bfloat16.
 
-    def _one(self, shard: int, row: int) -> TargetFeatures:
-        start, end = self._offsets[shard][row : row + 2]
-        file = self._shards[shard]
-        return TargetFeatures(
-            taps=file.get_slice("taps")[start:end],
-            next_token=file.get_slice("next_token")[start:end],
-            final=self._finals[shard].get_slice("final")[start:end] if self._finals else None,
-        )
+        Raises:
+            ConfigError: If a file has gone or was damaged since.
+        """
+        return [self._one(index) for index in indices]
+
+    def _one(self, index: int) -> TargetFeatures:
+        first = self._firsts[bisect_right(self._firsts, index) - 1]
+        with opened(shard_path(self._folder, first)) as file:
+            start, end = file.get_tensor("offsets")[index - first :][:2].tolist()
+            taps = file.get_slice("taps")[start:end]
+            next_token = file.get_slice("next_token")[start:end]
+        if not self._with_final:
+            return TargetFeatures(taps, next_token)
+        with opened(final_shard_path(self._folder, first)) as file:
+            return TargetFeatures(taps, next_token, file.get_slice("final")[start:end])
 
 
 def cache_features(
@@ -106,9 +129,10 @@ def cache_features(
 ) -> CachedFeatures:
     """Run the target once over all documents, or find that an earlier run has done so.
 
-    Shards are written one after another, so a run that was cut goes on with the next one; one that
-    is damaged is made again. Final states lie in files of their own, which an objective on soft
-    labels adds to what is there.
+    Shards are written one after another as they fill, so a run that was cut goes on with the next
+    one; one that is damaged is made again. A shard holds up to `SHARD_BYTES`, or one document that
+    is larger. Final states lie in files of their own, which an objective on soft labels adds to
+    what is there.
 
     Args:
         target: Model to tap.
@@ -132,29 +156,76 @@ def cache_features(
         **reader.settings,
     }
     claim_key(folder / "key.json", key, what="hidden states")
+    # Final states count where they are not kept too: they may join their shard later.
+    token_bytes = (len(layer_ids) + 1) * target.text_config.hidden_size * torch.bfloat16.itemsize
+    writer = _ShardWriter(
+        documents, folder, reader, with_final=with_final, max_tokens=SHARD_BYTES // token_bytes
+    )
+    firsts: list[int] = []
+    first = 0
     with progress_bar("hidden states of the target", len(documents)) as advance:
-        for index, start in enumerate(range(0, len(documents), DOCUMENTS_PER_SHARD)):
-            part = documents[start : start + DOCUMENTS_PER_SHARD]
-            shard, final = shard_path(folder, index), final_shard_path(folder, index)
-            wanted = {shard: SHARD_TENSORS} | ({final: FINAL_TENSORS} if with_final else {})
+        while first < len(documents):
             # Runs that share the folder wait for each other's shards, and do not make them twice.
             with alone_in(folder):
-                if not all(_is_whole(file, names) for file, names in wanted.items()):
-                    features = reader.read(part, with_final=with_final)
-                    write_shard(shard, [f.taps for f in features], [f.next_token for f in features])
-                    if with_final:
-                        write_final_shard(final, [f.final for f in features if f.final is not None])
-            advance(len(part), "")
-    return CachedFeatures(folder, len(documents), with_final=with_final)
+                count = writer.complete(first)
+            firsts.append(first)
+            first += count
+            advance(count, "")
+    return CachedFeatures(folder, firsts, with_final=with_final)
 
 
-def _is_whole(path: Path, names: Collection[str]) -> bool:
-    if not path.exists():
-        return False
-    found = damage(path, names)
-    if found is not None:
-        logger.warning("%s is damaged (%s) and is made again", path, found)
-    return found is None
+class _ShardWriter:
+    def __init__(
+        self,
+        documents: Sequence[TokenizedConversation],
+        folder: Path,
+        reader: FeatureReader,
+        *,
+        with_final: bool,
+        max_tokens: int,
+    ) -> None:
+        self._documents = documents
+        self._lengths = [len(document.token_ids) for document in documents]
+        self._folder = folder
+        self._reader = reader
+        self._with_final = with_final
+        self._max_tokens = max_tokens
+
+    def complete(self, first: int) -> int:
+        """Make what is missing of the shard that begins at this document; how many it holds."""
+        shard, final = shard_path(self._folder, first), final_shard_path(self._folder, first)
+        has_taps = shard.exists() and _is_whole(shard, shard_damage(shard, self._lengths, first))
+        # A shard keeps its number of documents, under whatever bound it was written.
+        count = num_documents(shard) if has_taps else self._num_that_fit(first)
+        num_tokens = sum(self._lengths[first : first + count])
+        has_all = has_taps and (
+            not self._with_final
+            or (final.exists() and _is_whole(final, final_shard_damage(final, num_tokens)))
+        )
+        if not has_all:
+            features = self._reader.read(
+                self._documents[first : first + count], with_final=self._with_final
+            )
+            if not has_taps:
+                write_shard(shard, [f.taps for f in features], [f.next_token for f in features])
+            if self._with_final:
+                write_final_shard(final, [f.final for f in features if f.final is not None])
+        return count
+
+    def _num_that_fit(self, first: int) -> int:
+        """At least one: a document that is larger than a shard has one of its own."""
+        room = self._max_tokens - self._lengths[first]
+        end = first + 1
+        while end < len(self._lengths) and self._lengths[end] <= room:
+            room -= self._lengths[end]
+            end += 1
+        return end - first
+
+
+def _is_whole(path: Path, damage: str | None) -> bool:
+    if damage is not None:
+        logger.warning("%s is damaged (%s) and is made again", path, damage)
+    return damage is None
 
 
 def _read_by_length(
@@ -173,6 +244,14 @@ def _read_by_length(
             target, [documents[i] for i in batch], layer_ids, with_final=with_final
         )
         for index, feature in zip(batch, found, strict=True):
-            final = None if feature.final is None else feature.final.bfloat16()
-            features[index] = TargetFeatures(feature.taps.bfloat16(), feature.next_token, final)
+            features[index] = TargetFeatures(
+                _kept(feature.taps),
+                feature.next_token,
+                None if feature.final is None else _kept(feature.final),
+            )
     return [features[index] for index in range(len(documents))]
+
+
+def _kept(states: Float[Tensor, "tokens width"]) -> Float[Tensor, "tokens width"]:
+    """A copy: what was read is a view that holds the whole batch, on the target's device."""
+    return states.to("cpu", torch.bfloat16, copy=True)

@@ -129,6 +129,35 @@ def make_batch(
     )
 
 
+def supervised_positions(
+    documents: Sequence[TokenizedConversation],
+    indices: Sequence[int],
+    *,
+    block_size: int,
+    fit: FitConfig,
+    epoch: int,
+) -> Bool[Tensor, "documents blocks positions"]:
+    """What `make_batch` will call supervised, from loss masks and anchors alone.
+
+    So a step knows the denominators of its reduction before it reads any features.
+
+    Args:
+        documents: All documents of the run.
+        indices: Places of the batch's documents.
+        block_size: Anchor and draft positions of a block.
+        fit: Seed, number of anchors and whether blocks may run out of the document.
+        epoch: Number of the epoch, from 0; another epoch draws other anchors.
+    """
+    rows = []
+    for index in indices:
+        token_ids = torch.tensor(documents[index].token_ids)
+        *_, supervised = _document_blocks(
+            documents[index], token_ids, token_ids, block_size=block_size, fit=fit, epoch=epoch
+        )
+        rows.append(supervised)
+    return _stack(rows)
+
+
 def anchor_coverage(
     documents: Sequence[TokenizedConversation], *, block_size: int, fit: FitConfig
 ) -> float:

@@ -17,7 +17,7 @@ from dpace_training.data.prepare import PreparedData
 from dpace_training.data.tokenize import documents_digest
 from dpace_training.drafter.model import BlockDrafter
 from dpace_training.drafter.warm_start import load_weights
-from dpace_training.fit.batches import Batch, epoch_batches, make_batch
+from dpace_training.fit.batches import Batch, epoch_batches, make_batch, supervised_positions
 from dpace_training.fit.optimizer import learning_rate_at, make_optimizers
 from dpace_training.fit.packing import pack
 from dpace_training.fit.ranks import Ranks, accumulating, spread
@@ -100,7 +100,7 @@ class Trainer:
         """
         fit = self._config.fit
         places = self._next_places()
-        loss, statistics = self._accumulate(self._batches(places))
+        loss, statistics = self._accumulate(self._parts(places))
         if needs_weight_sum(self._config.loss.reduction):
             weight_sum = float(statistics.weight_sum)
             loss /= weight_sum
@@ -148,13 +148,12 @@ class Trainer:
             self._order = (epoch, order)
         return [self._places[i] for i in self._order[1][index]]
 
-    def _batches(self, places: Sequence[int]) -> list[Batch | None]:
-        """This rank's part of the step in micro-batches; None where only others have one left."""
+    def _parts(self, places: Sequence[int]) -> list[Sequence[int]]:
+        """Documents of this rank's micro-batches; none where only others have one left."""
         mine = places[self._ranks.rank :: self._ranks.size]
         largest = -(-len(places) // self._ranks.size)
         size = self._config.fit.micro_batch_size or largest
-        parts = [mine[start : start + size] for start in range(0, largest, size)]
-        return [self._batch(part) if part else None for part in parts]
+        return [mine[start : start + size] for start in range(0, largest, size)]
 
     def _batch(self, places: Sequence[int]) -> Batch:
         return make_batch(
@@ -167,18 +166,21 @@ class Trainer:
             epoch=self.epoch,
         )
 
-    def _accumulate(self, batches: Sequence[Batch | None]) -> tuple[float, ObjectiveStatistics]:
-        """Gradients of a whole step; its loss and statistics, over all ranks."""
-        totals = self._total_counts(batches)
+    def _accumulate(self, parts: Sequence[Sequence[int]]) -> tuple[float, ObjectiveStatistics]:
+        """Gradients of a whole step; its loss and statistics, over all ranks.
+
+        Features are read for one micro-batch at a time, and are gone when its gradient is there.
+        """
+        totals = self._total_counts(parts)
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), dtype=torch.float64)
         statistics = ObjectiveStatistics.zero(
             self.drafter.config.num_draft_tokens, self._ranks.device
         )
-        for index, batch in enumerate(batches):
-            with accumulating(self._module, is_last=index == len(batches) - 1):
-                batch_loss, batch_statistics = self._objective(batch, totals)
+        for index, part in enumerate(parts):
+            with accumulating(self._module, is_last=index == len(parts) - 1):
+                batch_loss, batch_statistics = self._objective(part, totals)
                 # Frameworks average gradients over ranks; the step's gradient is their sum.
                 torch.autograd.backward(batch_loss * self._ranks.size)
             loss += batch_loss.detach().double().cpu()
@@ -188,9 +190,11 @@ class Trainer:
         return float(sums[0]), statistics.like(sums[1:])
 
     def _objective(
-        self, batch: Batch | None, totals: ReductionCounts
+        self, places: Sequence[int], totals: ReductionCounts
     ) -> tuple[Float[Tensor, ""], ObjectiveStatistics]:
-        if batch is None:
+        if places:
+            batch = self._batch(places)
+        else:
             # Gradients are exchanged in every backward pass, so a rank without work joins in.
             batch = self._batch(self._next_places()[:1]).unsupervised()
         scales = block_scales(
@@ -216,9 +220,19 @@ class Trainer:
                 batch.target_states(device),
             )
 
-    def _total_counts(self, batches: Sequence[Batch | None]) -> ReductionCounts:
-        counts = (ReductionCounts.of(batch.supervised) for batch in batches if batch is not None)
-        mine = sum(counts, start=ReductionCounts(0, 0, 0, 0))
+    def _total_counts(self, parts: Sequence[Sequence[int]]) -> ReductionCounts:
+        """What the denominators count, over all micro-batches and ranks, without any features."""
+        mine = ReductionCounts(0, 0, 0, 0)
+        for places in parts:
+            if places:
+                supervised = supervised_positions(
+                    self._data.documents,
+                    places,
+                    block_size=self.drafter.config.block_size,
+                    fit=self._config.fit,
+                    epoch=self.epoch,
+                )
+                mine += ReductionCounts.of(supervised)
         totals = self._ranks.sum(torch.tensor(astuple(mine)))
         return ReductionCounts(*totals.tolist())
 

@@ -4,12 +4,14 @@ import pytest
 
 from dpace_serve.errors import ConfigError
 from dpace_serve.vllm_engine.offline import OfflineEngine
+from dpace_serve.vllm_engine.offline_calls import FinishedAnswer
 from dpace_training.config import OfflineEngineConfig, RegenerateConfig
 from dpace_training.data import engine_answers
 from dpace_training.data.answers import answer_documents, generate
 from dpace_training.data.conversations import Completion, Conversation, Message
 from dpace_training.data.engine_answers import EngineWriter
 from dpace_training.data.regenerate import regenerate_file
+from dpace_training.data.tokenize import chat_prompt_ids
 
 ANSWERS = RegenerateConfig(backend="vllm", max_new_tokens=12, batch_size=3)
 ENGINE = OfflineEngineConfig()
@@ -17,7 +19,7 @@ ENGINE = OfflineEngineConfig()
 
 @pytest.fixture
 def engine(target, monkeypatch):
-    """Class of a fake engine that answers with the target in this process."""
+    """Class of a fake engine: the target in this process, which ends the last prompts first."""
 
     class FakeEngine(OfflineEngine):
         def __init__(self, settings):
@@ -32,14 +34,14 @@ def engine(target, monkeypatch):
         def generate(self, requests, *, temperature, end_ids):
             FakeEngine.asked.append(requests)
             assert end_ids == target.end_ids
-            return [
-                generate(
-                    target,
-                    [one.prompt_ids],
-                    RegenerateConfig(max_new_tokens=one.max_tokens, temperature=temperature),
-                )[0]
-                for one in requests
-            ]
+            for place in reversed(range(len(requests))):
+                ids = FakeEngine.answer(requests[place], temperature)
+                yield [FinishedAnswer(place, ids)]
+
+        @staticmethod
+        def answer(request, temperature):
+            settings = RegenerateConfig(max_new_tokens=request.max_tokens, temperature=temperature)
+            return generate(target, [request.prompt_ids], settings)[0]
 
     FakeEngine.started, FakeEngine.asked = [], []
     monkeypatch.setattr(engine_answers, "OfflineEngine", FakeEngine)
@@ -61,9 +63,18 @@ def write(target, documents, known=frozenset(), *, answers=ANSWERS, engine=ENGIN
     return [document for group in writer.write(documents, known) for document in group]
 
 
+def answer_file(target, documents, destination):
+    writer = EngineWriter(target, ANSWERS, ENGINE)
+    return regenerate_file(target, documents, destination, ANSWERS, writer=writer)
+
+
+def in_order(documents):
+    return sorted(documents, key=lambda document: document.document_id)
+
+
 def test_answers_are_those_of_the_target_in_this_process(target, engine):
     expected = answer_documents(target, DOCUMENTS, ANSWERS, description="answers")
-    assert write(target, DOCUMENTS) == expected
+    assert in_order(write(target, DOCUMENTS)) == expected
     (settings,) = engine.started
     assert (settings.max_num_seqs, settings.max_model_len, settings.export) == (3, 512, None)
 
@@ -75,12 +86,53 @@ def test_only_what_is_missing_is_asked_and_nothing_missing_starts_no_engine(targ
     assert len(engine.started) == 1
 
 
-def test_a_group_is_yielded_before_the_next_is_asked(target, engine, monkeypatch):
+def yes(target, engine):
+    """Let the engine say `yes` to everything, and end there."""
+    ids = (*target.tokenizer.encode("yes"), min(target.end_ids))
+    engine.answer = staticmethod(lambda request, temperature: ids)
+
+
+def test_a_document_is_yielded_when_its_last_answer_is_there(target, engine, monkeypatch):
     monkeypatch.setattr(engine_answers, "BATCHES_PER_GROUP", 1)
-    groups = EngineWriter(target, ANSWERS, ENGINE).write([chat(i, "x") for i in range(4)], set())
-    assert [one.document_id for one in next(groups)] == [0, 1, 2]
-    assert len(engine.asked) == 1
-    assert [one.document_id for one in next(groups)] == [3]
+    yes(target, engine)
+    prompts = [chat(0, "a"), chat(1, "b", "c"), chat(2, "d"), chat(3, "e")]
+    groups = EngineWriter(target, ANSWERS, ENGINE).write(prompts, set())
+    seen = [([one.document_id for one in group], len(engine.asked)) for group in groups]
+    # Three make a group; document 1 is asked once more before the next one.
+    assert seen == [([2], 1), ([0], 1), ([1], 2), ([3], 3)]
+
+
+def test_a_kill_loses_only_what_is_under_way(target, engine, tmp_path):
+    class Cut(engine):
+        def generate(self, requests, *, temperature, end_ids):
+            for number, answers in enumerate(
+                super().generate(requests, temperature=temperature, end_ids=end_ids)
+            ):
+                if number == 2:
+                    raise KeyboardInterrupt
+                yield answers
+
+    prompts = [chat(i, "x") for i in range(4)]
+    destination = tmp_path / "answers.jsonl"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine_answers, "OfflineEngine", Cut)
+        with pytest.raises(KeyboardInterrupt):
+            answer_file(target, prompts, destination)
+    engine.asked.clear()
+    found = answer_file(target, prompts, destination)
+    assert [len(requests) for requests in engine.asked] == [2]
+    assert [document.document_id for document in found] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("with_another", [False, True])
+def test_a_later_turn_without_room_ends_its_conversation_before_it(target, engine, with_another):
+    yes(target, engine)
+    first = len(chat_prompt_ids(target.tokenizer, chat(0, "a").messages[:1], place="0"))
+    room = OfflineEngineConfig(max_model_len=first + 40)
+    prompts = [chat(0, "a", "b" * 40), *([chat(1, "a", "b")] if with_another else [])]
+    found = in_order(write(target, prompts, engine=room))
+    assert [len(document.messages) for document in found] == [2, 4][: len(prompts)]
+    assert all(document.messages[-1] == Message("assistant", "yes") for document in found)
 
 
 def test_seeds_do_not_depend_on_the_order(target, engine):

@@ -105,7 +105,7 @@ def test_a_cut_run_goes_on_and_a_complete_one_starts_no_engine(target, tmp_path,
     cache()
     cache()
     assert len(engine.started) == 1
-    (tmp_path / "h" / "shard-00000.safetensors").unlink()
+    (tmp_path / "h" / "shard-00000000.safetensors").unlink()
     cache()
     assert len(engine.started) == 2
 

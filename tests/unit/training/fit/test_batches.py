@@ -4,7 +4,12 @@ import torch
 from dpace_training.config import FitConfig
 from dpace_training.data.hidden_states import TargetFeatures
 from dpace_training.data.tokenize import TokenizedConversation
-from dpace_training.fit.batches import anchor_coverage, epoch_batches, make_batch
+from dpace_training.fit.batches import (
+    anchor_coverage,
+    epoch_batches,
+    make_batch,
+    supervised_positions,
+)
 
 FIT = FitConfig(num_anchors=3, seed=4)
 
@@ -83,6 +88,17 @@ def test_a_document_without_a_block_is_all_unsupervised():
     made = batch([2, 0])
     assert not made.supervised[0].any()
     assert made.supervised[1].all()
+
+
+@pytest.mark.parametrize("labels", ["data", "target_argmax", "soft"])
+@pytest.mark.parametrize("allow_tail", [False, True])
+@pytest.mark.parametrize("epoch", [0, 5])
+def test_what_is_supervised_is_known_before_any_features(labels, allow_tail, epoch):
+    fit = FitConfig(num_anchors=3, seed=4, allow_tail=allow_tail)
+    for indices in ([0], [1], [2], [2, 0, 1]):
+        made = batch(indices, epoch=epoch, labels=labels, fit=fit)
+        known = supervised_positions(DOCUMENTS, indices, block_size=4, fit=fit, epoch=epoch)
+        assert torch.equal(known, made.supervised)
 
 
 @pytest.mark.parametrize("num_documents", [1, 7, 200])

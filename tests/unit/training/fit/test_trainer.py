@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import json
+import weakref
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from dpace_training.drafter.model import BlockDrafter
 from dpace_training.drafter.shape import drafter_config
 from dpace_training.evaluation.compare import load_drafter
 from dpace_training.fit import run
+from dpace_training.fit import trainer as trainer_module
+from dpace_training.fit.batches import make_batch
 from dpace_training.fit.ranks import Ranks
 from dpace_training.fit.resume import saved_states
 from dpace_training.fit.trainer import Trainer
@@ -127,6 +130,30 @@ def test_micro_batches_do_not_change_the_step(build, reduction):
     first, second = whole.train_step(), parts.train_step()
     assert second.loss == pytest.approx(first.loss, rel=1e-5)
     assert second.gradient_norm == pytest.approx(first.gradient_norm, rel=1e-4)
+
+
+@pytest.mark.parametrize(("size", "num_parts"), [(1, 4), (2, 2), (None, 1)])
+def test_features_of_one_micro_batch_are_alive_at_a_time(build, monkeypatch, size, num_parts):
+    config = build(fit__micro_batch_size=size)
+    data = prepare(config)
+    given, padded, alive = [], [], []
+
+    class Features:
+        def of(self, indices):
+            alive.append(sum(taps() is not None for taps in [*given, *padded]))
+            found = data.features.of(indices)
+            given.extend(weakref.ref(feature.taps) for feature in found)
+            return found
+
+    def watched(*args, **settings):
+        batch = make_batch(*args, **settings)
+        padded.append(weakref.ref(batch.taps))
+        return batch
+
+    monkeypatch.setattr(trainer_module, "make_batch", watched)
+    Trainer(config, dataclasses.replace(data, features=Features()), Ranks()).train_step()
+    assert len(given) == 4
+    assert alive == [0] * num_parts
 
 
 def test_recomputed_layers_give_the_same_steps_from_fewer_kept_tensors(build):
