@@ -28,8 +28,15 @@ from dpace_training.fit.resume import (
     save_resume_point,
     whole_weights,
 )
+from dpace_training.losses.config import LossConfig
 from dpace_training.losses.objective import block_objective
-from dpace_training.losses.reduction import ReductionCounts, block_scales, needs_weight_sum
+from dpace_training.losses.reduction import (
+    ReductionCounts,
+    block_scales,
+    joint_per_block,
+    needs_weight_sum,
+    needs_weights_first,
+)
 from dpace_training.losses.statistics import ObjectiveStatistics
 
 logger = logging.getLogger(__name__)
@@ -170,6 +177,10 @@ class Trainer:
     def _accumulate(self, batches: Sequence[Batch | None]) -> tuple[float, ObjectiveStatistics]:
         """Gradients of a whole step; its loss and statistics, over all ranks."""
         totals = self._total_counts(batches)
+        objective = self._config.loss
+        if needs_weights_first(objective):
+            weight_sum = self._weight_sum(batches, totals)
+            objective = joint_per_block(objective, weight_sum=weight_sum, totals=totals)
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), dtype=torch.float64)
@@ -178,7 +189,7 @@ class Trainer:
         )
         for index, batch in enumerate(batches):
             with accumulating(self._module, is_last=index == len(batches) - 1):
-                batch_loss, batch_statistics = self._objective(batch, totals)
+                batch_loss, batch_statistics = self._objective(batch, totals, objective)
                 # Frameworks average gradients over ranks; the step's gradient is their sum.
                 torch.autograd.backward(batch_loss * self._ranks.size)
             loss += batch_loss.detach().double().cpu()
@@ -187,15 +198,22 @@ class Trainer:
         sums = self._ranks.sum(sums)
         return float(sums[0]), statistics.like(sums[1:])
 
+    @torch.no_grad()
+    def _weight_sum(self, batches: Sequence[Batch | None], totals: ReductionCounts) -> float:
+        """Sum of all weights of a step over all ranks, by a forward pass of its own."""
+        mine = torch.zeros((), dtype=torch.float64)
+        for batch in batches:
+            _, statistics = self._objective(batch, totals, self._config.loss)
+            mine += statistics.weight_sum.cpu()
+        return float(self._ranks.sum(mine))
+
     def _objective(
-        self, batch: Batch | None, totals: ReductionCounts
+        self, batch: Batch | None, totals: ReductionCounts, objective: LossConfig
     ) -> tuple[Float[Tensor, ""], ObjectiveStatistics]:
         if batch is None:
             # Gradients are exchanged in every backward pass, so a rank without work joins in.
             batch = self._batch(self._next_places()[:1]).unsupervised()
-        scales = block_scales(
-            batch.supervised, reduction=self._config.loss.reduction, totals=totals
-        )
+        scales = block_scales(batch.supervised, reduction=objective.reduction, totals=totals)
         rows = pack(batch, row_tokens=self._config.fit.pack_tokens)
         device = self._ranks.device
         autocast = torch.autocast(
@@ -212,7 +230,7 @@ class Trainer:
                 batch.labels.to(device).flatten(0, 1),
                 batch.supervised.to(device).flatten(0, 1),
                 scales.to(device).flatten(),
-                self._config.loss,
+                objective,
                 batch.target_states(device),
             )
 

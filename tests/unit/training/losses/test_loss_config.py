@@ -65,7 +65,6 @@ def test_the_recipe_gives_way_in_the_parts_that_are_set():
         ({"weighting": "reach"}, 'labels = "soft"'),
         ({"confidence": "overlap"}, 'labels = "soft"'),
         ({"labels": "soft"}, "target_argmax"),
-        ({"joint": "chain", "reduction": "weight_sum"}, "anchor_seq"),
         ({"recipe": "best"}, "left_to_right"),
     ],
 )
