@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from dpace_serve.drafter.config_keys import ARCHITECTURE, MODEL_TYPE, check_keys
 from dpace_serve.drafter.config_values import fact, flag, number, whole, whole_list
-from dpace_serve.drafter.rope import DEFAULT_TYPE, RopeScaling, read_rope
+from dpace_serve.drafter.rope import Rope, RopeScaling, read_rope
 from dpace_serve.drafter.sliding import FULL_ATTENTION, SlidingAttention, read_sliding
 from dpace_serve.errors import CheckpointError
 
@@ -76,6 +76,11 @@ class DrafterConfig:
     def num_draft_tokens(self) -> int:
         """Draft tokens of a full block: all its positions but the anchor."""
         return self.block_size - 1
+
+    @property
+    def rope(self) -> Rope:
+        """The rotation: base, share of a head and scaling."""
+        return Rope(self.rope_theta, self.partial_rotary_factor, self.rope_scaling)
 
     @property
     def rotary_dim(self) -> int:
@@ -160,15 +165,7 @@ class DrafterConfig:
 
     def rope_parameters(self) -> dict[str, Any]:
         """The rotation as transformers 5 describes it."""
-        written: dict[str, Any] = {
-            "rope_theta": float(self.rope_theta),
-            "rope_type": DEFAULT_TYPE,
-        }
-        if self.rope_scaling is not None:
-            written |= self.rope_scaling.to_dict()
-        if self.partial_rotary_factor != 1:
-            written["partial_rotary_factor"] = self.partial_rotary_factor
-        return written
+        return self.rope.to_dict()
 
     def _attention_keys(self) -> dict[str, Any]:
         if self.sliding is None:

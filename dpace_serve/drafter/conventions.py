@@ -3,11 +3,13 @@
 What a file cannot prove is a note, never a failure: `dpace doctor --replay` measures it.
 """
 
+import json
 from pathlib import Path
 
 from dpace_serve.drafter.config import DrafterConfig
 from dpace_serve.drafter.finding import Finding
 from dpace_serve.drafter.layout import default_target_layer_ids
+from dpace_serve.drafter.rotation import describe_rope, rope_differences
 from dpace_serve.drafter.safetensors_header import read_header
 from dpace_serve.drafter.target import TargetFacts
 from dpace_serve.drafter.tokenizer_files import (
@@ -63,22 +65,21 @@ def check_mask_token(config: DrafterConfig, target: TargetFacts, folder: Path) -
 
 
 def check_rotation(config: DrafterConfig, target: TargetFacts) -> Finding:
-    """Base, scaling and share of the rotary positions against the target's."""
-    check, rope_theta = "rotation", target.rope_theta
-    scaling = "default" if config.rope_scaling is None else config.rope_scaling.rope_type
-    own, theirs = config.partial_rotary_factor, target.partial_rotary_factor
-    differences = []
-    if rope_theta is not None and rope_theta != config.rope_theta:
-        differences.append(f"rope_theta is {config.rope_theta:g}, the target's is {rope_theta:g}")
-    if target.rope_type != scaling:
-        differences.append(f"its scaling is {scaling}, the target's is {target.rope_type}")
-    if own != theirs:
-        differences.append(f"it rotates {100 * own:g} % of a head, the target {100 * theirs:g} %")
+    """Base, share of a head and every parameter of the scaling against the target's."""
+    check, own = "rotation", describe_rope(config.rope)
+    if target.rope is None:
+        message = f"{own}, not compared with the target's: {target.rope_problem}"
+        cure = "If the drafter was trained so, it is good; --replay measures it."
+        return Finding(check, ok=True, message=message, cure=cure)
+    differences = rope_differences(config.rope, target.rope)
     if not differences:
-        return Finding(check, ok=True, message=f"rope_theta is {config.rope_theta:g}.")
-    message = "; ".join(differences) + "."
-    cure = "Good if the drafter was trained so: the drafter's own value counts."
-    return Finding(check, ok=True, message=message, cure=cure)
+        return Finding(check, ok=True, message=f"{own}, as the target.")
+    written = json.dumps(target.rope.to_dict())
+    cure = (
+        f"Good if the drafter was trained so; else write rope_theta {target.rope.theta:g} and"
+        f" rope_parameters {written} into its config.json. --replay measures it."
+    )
+    return Finding(check, ok=True, message="; ".join(differences) + ".", cure=cure)
 
 
 def check_head(target: TargetFacts, folder: Path) -> Finding:

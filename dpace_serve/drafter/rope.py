@@ -92,6 +92,15 @@ class Rope:
     partial_rotary_factor: float
     scaling: RopeScaling | None
 
+    def to_dict(self) -> dict[str, Any]:
+        """The `rope_parameters` of transformers 5."""
+        written: dict[str, Any] = {"rope_theta": float(self.theta), "rope_type": DEFAULT_TYPE}
+        if self.scaling is not None:
+            written |= self.scaling.to_dict()
+        if self.partial_rotary_factor != 1:
+            written["partial_rotary_factor"] = self.partial_rotary_factor
+        return written
+
 
 def read_rope(values: Mapping[str, Any]) -> Rope:
     """The rotation of a model's configuration, checked.

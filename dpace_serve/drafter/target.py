@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dpace_serve.drafter.rope import Rope
+from dpace_serve.drafter.rotation import read_target_rope
 from dpace_serve.drafter.weight_files import read_json
 from dpace_serve.errors import CheckpointError
 
@@ -18,13 +20,11 @@ class TargetFacts:
     hidden_size: int
     num_hidden_layers: int
     vocab_size: int
-    rope_theta: float | None
-    """None where the target has several or gives none."""
+    rope: Rope | None
+    """None where no drafter can rotate so, or the files do not say how the target does."""
+    rope_problem: str
+    """Why there is no rotation; empty where there is one."""
     eos_token_ids: frozenset[int]
-    rope_type: str
-    """How positions are scaled; `default` is not at all."""
-    partial_rotary_factor: float
-    """Share of each head that is rotated."""
     ties_head: bool
     """Whether the embedding may be the head too; only an explicit `false` rules it out."""
     dtype: str | None
@@ -65,16 +65,14 @@ def read_target(folder: Path) -> TargetFacts:
     if isinstance(text, dict):
         values = text
         places.append(text)
-    rope = _rope(values)
-    share = rope.get("partial_rotary_factor", values.get("partial_rotary_factor"))
+    rope, rope_problem = _rope(values)
     return TargetFacts(
         hidden_size=_size(path, values, "hidden_size"),
         num_hidden_layers=_size(path, values, "num_hidden_layers"),
         vocab_size=_size(path, values, "vocab_size"),
-        rope_theta=_rope_theta(values),
+        rope=rope,
+        rope_problem=rope_problem,
         eos_token_ids=frozenset().union(*(_token_ids(place) for place in places)),
-        rope_type=str(rope.get("rope_type") or rope.get("type") or "default"),
-        partial_rotary_factor=float(share) if isinstance(share, int | float) else 1.0,
         ties_head=False not in (place.get("tie_word_embeddings") for place in (values, whole)),
         dtype=_dtype(values) or _dtype(whole),
     )
@@ -102,19 +100,11 @@ def _size(path: Path, values: Mapping[str, Any], key: str) -> int:
     return size
 
 
-def _rope(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Rotary parameters under their present or their former name."""
-    for key in ("rope_parameters", "rope_scaling"):
-        parameters = values.get(key)
-        if isinstance(parameters, dict):
-            return parameters
-    return {}
-
-
-def _rope_theta(values: Mapping[str, Any]) -> float | None:
-    nested = _rope(values).get("rope_theta")
-    theta = values.get("rope_theta") if nested is None else nested
-    return float(theta) if isinstance(theta, int | float) else None
+def _rope(values: Mapping[str, Any]) -> tuple[Rope | None, str]:
+    try:
+        return read_target_rope(values), ""
+    except CheckpointError as error:
+        return None, str(error)
 
 
 def _dtype(values: Mapping[str, Any]) -> str | None:

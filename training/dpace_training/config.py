@@ -291,7 +291,8 @@ class TrainConfig(Config):
     """The text to train on."""
     drafter: DrafterShape = DrafterShape()
     """The drafter's size."""
-    loss: LossConfig = LossConfig()
+    # A factory, because what checks it needs torch, and this class is loaded before torch is.
+    loss: LossConfig = Field(default_factory=LossConfig)
     """The objective."""
     fit: FitConfig = FitConfig()
     """Optimizer, schedule and what is saved."""

@@ -170,7 +170,8 @@ def test_layer_ids_chosen_otherwise_are_no_note(target, drafter):
 
 
 def test_scaled_positions_of_the_target_are_a_note(target, drafter):
-    target.set_config(rope_parameters={"rope_theta": 10000.0, "rope_type": "yarn", "factor": 4.0})
+    rope = {"rope_theta": 10000.0, "rope_type": "yarn", "factor": 4.0}
+    target.set_config(rope_parameters=rope, max_position_embeddings=512)
     line = notes(target.path, drafter.path)["rotation"]
     assert "its scaling is default, the target's is yarn" in line
 

@@ -1,19 +1,16 @@
 """The drafter's configuration, from the run's settings and the target's own shape."""
 
-from typing import Any
-
 from transformers import PretrainedConfig
 
 from dpace_serve.drafter.checkpoint import DrafterConfig, default_target_layer_ids
-from dpace_serve.drafter.rope import Rope, read_rope
+from dpace_serve.drafter.rope import Rope
+from dpace_serve.drafter.rotation import read_target_rope
 from dpace_serve.drafter.sliding import SlidingAttention
 from dpace_serve.errors import CheckpointError, ConfigError
 from dpace_training.config import DrafterShape, TrainConfig
 from dpace_training.data.target_model import Target
 from dpace_training.drafter.warm_start import require_fit
 
-# Text tokens have the same position in every section, so without sections the angles are the same.
-_SECTIONS = frozenset({"mrope_section", "mrope_interleaved"})
 # What Gemma, Cohere and Granite do to logits behind the head; none changes the most likely token.
 _LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 _DEFAULT_RMS_NORM_EPS = 1e-6
@@ -104,16 +101,8 @@ def _rope(shape: DrafterShape, model: PretrainedConfig, target: Target) -> Rope:
     if shape.rope_theta is not None:
         return Rope(shape.rope_theta, 1.0, None)
     cure = "Set drafter.rope_theta to give the drafter a plain rotation of its own."
-    parameters: dict[str, Any] = dict(getattr(model, "rope_parameters", None) or {})
-    kinds = [key for key, value in parameters.items() if isinstance(value, dict)]
-    if kinds:
-        raise ConfigError(
-            f"{target.folder}: layers of the target rotate differently ({', '.join(kinds)}),"
-            f" so there is none to take over. {cure}"
-        )
-    parameters = {key: value for key, value in parameters.items() if key not in _SECTIONS}
     try:
-        return read_rope({"rope_parameters": parameters})
+        return read_target_rope(model.to_dict())
     except CheckpointError as error:
         raise ConfigError(f"{target.folder}: {error} {cure}") from None
 

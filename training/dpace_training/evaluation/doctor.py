@@ -1,10 +1,11 @@
 """`dpace doctor --replay`: whether a drafter drafts better under another reading of its config.
 
-A wrong layer id, mask token or rotary base loads, runs and drafts badly. Each is tried against its
+A wrong layer id, mask token or rotation loads, runs and drafts badly. Each is tried against its
 likely alternatives on the same answers of the target; one that is clearly better is the fault.
 Every token of the answers is an anchor, so that few prompts show much.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,8 @@ import torch
 from dpace_serve.acceptance.moments import AcceptanceMoments, PairedRatio, paired_tau_ratio
 from dpace_serve.drafter.checkpoint import DrafterConfig
 from dpace_serve.drafter.finding import Finding
+from dpace_serve.drafter.rope import Rope
+from dpace_serve.drafter.rotation import describe_rope, read_target_rope, rope_differences
 from dpace_serve.drafter.target import find_target_folder
 from dpace_serve.errors import CheckpointError, ConfigError
 from dpace_training.data.conversations import spread
@@ -28,6 +31,8 @@ from dpace_training.evaluation.held_out import (
     held_out_prompts,
     measure_leading_runs,
 )
+
+logger = logging.getLogger(__name__)
 
 NUM_MASK_TOKENS = 4
 CONFIDENCE = 0.99
@@ -76,13 +81,15 @@ def examine_by_replay(
     for check, key, alternatives in (
         ("layer ids, replayed", "target_layer_ids", _layer_shifts(given)),
         ("mask token, replayed", "mask_token_id", _masks(given, loaded)),
-        ("rotation, replayed", "rope_theta", _bases(given, loaded)),
+        ("rotation, replayed", "rope", _rotations(given, loaded)),
     ):
         gains = {
             _shown(other, key): paired_tau_ratio(own, replays.pairs(other), CONFIDENCE)
             for other in alternatives
         }
-        findings.append(_reading_finding(check, f"{key} {_shown(given, key)}", gains))
+        shown = _shown(given, key)
+        named = shown if key == "rope" else f"{key} {shown}"
+        findings.append(_reading_finding(check, named, gains))
     return findings
 
 
@@ -134,6 +141,8 @@ def _reading_finding(check: str, given: str, gains: Mapping[str, PairedRatio]) -
 
 def _shown(config: DrafterConfig, key: str) -> str:
     value = getattr(config, key)
+    if isinstance(value, Rope):
+        return describe_rope(value)
     return str(list(value) if isinstance(value, tuple) else value)
 
 
@@ -161,12 +170,41 @@ def _masks(config: DrafterConfig, target: Target) -> list[DrafterConfig]:
     ]
 
 
-def _bases(config: DrafterConfig, target: Target) -> list[DrafterConfig]:
-    """The target's rotary base, where it has one and it is another."""
-    base = (getattr(target.text_config, "rope_parameters", None) or {}).get("rope_theta")
-    if base is None or base == config.rope_theta:
-        return []
-    return [replace(config, rope_theta=float(base))]
+def _rotations(config: DrafterConfig, target: Target) -> list[DrafterConfig]:
+    """The target's whole rotation, and its base alone, as far as they are others.
+
+    A rotation that no drafter can have, or not one with heads of this size, is left out.
+    """
+    values = target.text_config.to_dict()
+    base = (values.get("rope_parameters") or {}).get("rope_theta")
+    ropes = [] if base is None else [replace(config.rope, theta=float(base))]
+    try:
+        ropes.insert(0, read_target_rope(values))
+    except CheckpointError as error:
+        logger.warning("the target's rotation is not replayed: %s", error)
+    readings = []
+    for rope in dict.fromkeys(ropes):
+        if rope_differences(config.rope, rope):
+            try:
+                readings.append(_rotated(config, rope))
+            except CheckpointError as error:
+                logger.warning("%s is not replayed: %s", describe_rope(rope), error)
+    return readings
+
+
+def _rotated(config: DrafterConfig, rope: Rope) -> DrafterConfig:
+    longest, scaling = config.max_position_embeddings, rope.scaling
+    if scaling is not None and scaling.rope_type == "yarn":
+        # A drafter's table of angles ends there; no answer is that long.
+        whole = scaling.factor * (scaling.original_max_position_embeddings or 0)
+        longest = min(longest, int(whole))
+    return replace(
+        config,
+        rope_theta=rope.theta,
+        partial_rotary_factor=rope.partial_rotary_factor,
+        rope_scaling=scaling,
+        max_position_embeddings=longest,
+    )
 
 
 def _acceptance_finding(pairs: Pairs) -> Finding:

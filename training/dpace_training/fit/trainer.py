@@ -28,8 +28,15 @@ from dpace_training.fit.resume import (
     save_resume_point,
     whole_weights,
 )
+from dpace_training.losses.config import LossConfig
 from dpace_training.losses.objective import block_objective
-from dpace_training.losses.reduction import ReductionCounts, block_scales, needs_weight_sum
+from dpace_training.losses.reduction import (
+    ReductionCounts,
+    block_scales,
+    joint_per_block,
+    needs_weight_sum,
+    needs_weights_first,
+)
 from dpace_training.losses.statistics import ObjectiveStatistics
 
 logger = logging.getLogger(__name__)
@@ -172,6 +179,10 @@ class Trainer:
         Features are read for one micro-batch at a time, and are gone when its gradient is there.
         """
         totals = self._total_counts(parts)
+        objective = self._config.loss
+        if needs_weights_first(objective):
+            weight_sum = self._weight_sum(parts, totals)
+            objective = joint_per_block(objective, weight_sum=weight_sum, totals=totals)
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), dtype=torch.float64)
@@ -180,7 +191,7 @@ class Trainer:
         )
         for index, part in enumerate(parts):
             with accumulating(self._module, is_last=index == len(parts) - 1):
-                batch_loss, batch_statistics = self._objective(part, totals)
+                batch_loss, batch_statistics = self._objective(part, totals, objective)
                 # Frameworks average gradients over ranks; the step's gradient is their sum.
                 torch.autograd.backward(batch_loss * self._ranks.size)
             loss += batch_loss.detach().double().cpu()
@@ -189,17 +200,24 @@ class Trainer:
         sums = self._ranks.sum(sums)
         return float(sums[0]), statistics.like(sums[1:])
 
+    @torch.no_grad()
+    def _weight_sum(self, parts: Sequence[Sequence[int]], totals: ReductionCounts) -> float:
+        """Sum of all weights of a step over all ranks, by a forward pass of its own."""
+        mine = torch.zeros((), dtype=torch.float64)
+        for part in parts:
+            _, statistics = self._objective(part, totals, self._config.loss)
+            mine += statistics.weight_sum.cpu()
+        return float(self._ranks.sum(mine))
+
     def _objective(
-        self, places: Sequence[int], totals: ReductionCounts
+        self, places: Sequence[int], totals: ReductionCounts, objective: LossConfig
     ) -> tuple[Float[Tensor, ""], ObjectiveStatistics]:
         if places:
             batch = self._batch(places)
         else:
             # Gradients are exchanged in every backward pass, so a rank without work joins in.
             batch = self._batch(self._next_places()[:1]).unsupervised()
-        scales = block_scales(
-            batch.supervised, reduction=self._config.loss.reduction, totals=totals
-        )
+        scales = block_scales(batch.supervised, reduction=objective.reduction, totals=totals)
         rows = pack(batch, row_tokens=self._config.fit.pack_tokens)
         device = self._ranks.device
         autocast = torch.autocast(
@@ -216,7 +234,7 @@ class Trainer:
                 batch.labels.to(device).flatten(0, 1),
                 batch.supervised.to(device).flatten(0, 1),
                 scales.to(device).flatten(),
-                self._config.loss,
+                objective,
                 batch.target_states(device),
             )
 

@@ -2,20 +2,42 @@
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from dpace_serve.config import Config
+from dpace_training.losses.part import Part
+from dpace_training.losses.tables import (
+    PART_SETTINGS,
+    joint_terms,
+    list_names,
+    require_known,
+    table,
+    users_in_tables,
+)
 
 logger = logging.getLogger(__name__)
 
-WeightingName = Literal["uniform", "exp_decay", "dpace", "reach"]
+WeightingName = Annotated[
+    str,
+    AfterValidator(partial(require_known, "weighting")),
+    Field(json_schema_extra=partial(list_names, "weighting")),
+]
 DpaceVariant = Literal["full", "cumulative_only", "continuation_only"]
 ConfidenceName = Literal["label", "overlap"]
 SupportName = Literal["all", "until_first_error"]
-TokenLossName = Literal["ce", "kl", "tv", "neg_log_acceptance", "lk_hybrid"]
-JointName = Literal["none", "chain", "expected_tau"]
+TokenLossName = Annotated[
+    str,
+    AfterValidator(partial(require_known, "token_loss")),
+    Field(json_schema_extra=partial(list_names, "token_loss")),
+]
+JointName = Annotated[
+    str,
+    AfterValidator(partial(require_known, "joint")),
+    Field(json_schema_extra=partial(list_names, "joint")),
+]
 LabelSource = Literal["data", "target_argmax", "soft"]
 ReductionName = Literal["anchor_seq", "batch", "weight_sum", "token", "block"]
 RecipeName = Literal[
@@ -34,7 +56,7 @@ RecipeName = Literal[
 ]
 
 GAMMA_BY_BLOCK_SIZE = {8: 4.0, 10: 5.0, 16: 7.0}
-DEFAULT_JOINT_SCALE: dict[JointName, float] = {"chain": 40.0, "expected_tau": 1.0}
+NO_JOINT_TERM = "none"
 
 # What a published objective sets; everything else keeps its default. Sources: training/README.md.
 RECIPES: dict[RecipeName, dict[str, Any]] = {
@@ -57,16 +79,20 @@ RECIPES: dict[RecipeName, dict[str, Any]] = {
     "expected_tau": {"weighting": "exp_decay", "joint": "expected_tau", "labels": "soft"},
 }
 
-# What a setting is for; with another choice it changes nothing.
-_USED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
-    "gamma": ("weighting", ("exp_decay",)),
-    "alpha": ("weighting", ("dpace",)),
-    "variant": ("weighting", ("dpace",)),
-    "confidence": ("weighting", ("dpace",)),
-    "lk_eta": ("token_loss", ("lk_hybrid",)),
-    "temperature": ("labels", ("soft",)),
-    "joint_scale": ("joint", ("chain", "expected_tau")),
-}
+# These act on every objective; the others act through the parts that look at them.
+_ALWAYS_USED = frozenset(
+    {
+        "recipe",
+        "weighting",
+        "first_error_bonus",
+        "support",
+        "token_loss",
+        "joint",
+        "labels",
+        "reduction",
+        "blocks_per_chunk",
+    }
+)
 
 
 class LossConfig(Config):
@@ -101,7 +127,7 @@ class LossConfig(Config):
     joint: JointName = "none"
     """Term on whole blocks: `chain` of label probabilities or `expected_tau` of overlaps."""
     joint_scale: Annotated[float, Field(gt=0)] | None = None
-    """Factor of the joint term; 40 for `chain` and 1 for `expected_tau` when not given."""
+    """Factor of the joint term; 40 for `chain`, 1 for `expected_tau` and others if not given."""
     labels: LabelSource = "data"
     """The text's own tokens, the target's most likely ones, or its whole distribution."""
     reduction: ReductionName = "anchor_seq"
@@ -120,19 +146,21 @@ class LossConfig(Config):
     def _sets_nothing_in_vain(self) -> "LossConfig":
         from_recipe = RECIPES[self.recipe] if self.recipe is not None else {}
         kept = {name for name, value in from_recipe.items() if getattr(self, name) == value}
-        for name in self._unused:
-            key, choices = _USED_BY[name]
-            default = type(self).model_fields[name].default
+        unused = self._unused
+        for name in unused:
+            field = type(self).model_fields[name]
             # What is written down of a run names every setting, so its default is no mistake; nor
             # is a recipe's own value, for whoever replaces the part that used it.
-            if getattr(self, name) != default and name not in kept:
-                shown = "" if default is None else f" (default {default})"
+            if getattr(self, name) != field.default and name not in kept:
+                shown = "" if field.default is None else f" (default {field.default})"
+                users = _users(name)
+                only = " or ".join(f"{key} = {' or '.join(users[key])}" for key in users)
+                chosen = " and ".join(f"{key} is {getattr(self, key)}" for key in users)
                 raise ValueError(
-                    f"{name} = {getattr(self, name)} has no effect: only {key} = "
-                    f"{' or '.join(choices)} uses it, and {key} is {getattr(self, key)}. "
-                    f"Leave it out{shown}, or change {key}"
+                    f"{name} = {getattr(self, name)} has no effect: only {only} uses it, and "
+                    f"{chosen}. Leave it out{shown}, or change {' or '.join(users)}"
                 )
-        if self.recipe is not None and kept <= self._unused:
+        if self.recipe is not None and kept <= set(unused):
             raise ValueError(
                 f"recipe = {self.recipe} has no effect: {', '.join(from_recipe)} is all that it "
                 "sets, and stands beside it with another value. Leave out one of them"
@@ -150,11 +178,6 @@ class LossConfig(Config):
             raise ValueError(
                 'labels = "soft" changes nothing here: weights and loss look at single tokens '
                 'only. Set labels = "target_argmax", which is the same and costs less'
-            )
-        if self.joint != "none" and self.reduction == "weight_sum":
-            raise ValueError(
-                f'reduction = "weight_sum" divides by the weights, and joint = "{self.joint}" has '
-                'none. Choose "anchor_seq" or another reduction'
             )
         return self
 
@@ -190,34 +213,47 @@ class LossConfig(Config):
     @property
     def ends_at_first_error(self) -> bool:
         """Whether nothing behind the first wrong draft of a block matters, not even to weights."""
-        looks_ahead = self.weighting == "dpace" or self.joint != "none"
+        looks_ahead = any(part.looks_ahead for part in self._parts.values())
         return self.support == "until_first_error" and not looks_ahead
 
     @property
     def needs_overlap(self) -> bool:
         """Whether the overlap of the two distributions is worked out."""
-        return (
-            self.token_loss in ("tv", "neg_log_acceptance", "lk_hybrid")
-            or self.joint == "expected_tau"
-            or (self.weighting == "dpace" and self.confidence == "overlap")
-        )
+        compares_overlap = any(part.compares == "overlap" for part in self._parts.values())
+        return compares_overlap or self._takes_overlap_for_confidence
 
     @property
-    def _unused(self) -> set[str]:
+    def has_joint_term(self) -> bool:
+        """Whether blocks cost more than their positions."""
+        return self.joint != NO_JOINT_TERM
+
+    @property
+    def _parts(self) -> dict[str, Part[Any]]:
+        """The chosen entries by the setting that names them."""
+        return {key: table(key)[getattr(self, key)] for key in PART_SETTINGS}
+
+    @property
+    def _unused(self) -> list[str]:
         """Settings that change nothing, whatever their value."""
-        return {
-            name for name, (key, choices) in _USED_BY.items() if getattr(self, key) not in choices
-        }
+        return [
+            name
+            for name in type(self).model_fields
+            if name not in _ALWAYS_USED
+            and not any(getattr(self, key) in names for key, names in _users(name).items())
+        ]
+
+    @property
+    def _takes_overlap_for_confidence(self) -> bool:
+        return self.confidence == "overlap" and "confidence" not in self._unused
 
     @property
     def _on_soft_labels(self) -> list[str]:
-        conditions = {
-            f"token_loss = {self.token_loss}": self.token_loss != "ce",  # noqa: S105
-            f"joint = {self.joint}": self.joint == "expected_tau",
-            "weighting = reach": self.weighting == "reach",
-            "confidence = overlap": self.weighting == "dpace" and self.confidence == "overlap",
-        }
-        return [name for name, holds in conditions.items() if holds]
+        found = [
+            f"{key} = {getattr(self, key)}"
+            for key, part in self._parts.items()
+            if part.compares != "nothing"
+        ]
+        return [*found, "confidence = overlap"] if self._takes_overlap_for_confidence else found
 
     @property
     def resolved_joint_scale(self) -> float:
@@ -228,7 +264,7 @@ class LossConfig(Config):
         """
         if self.joint_scale is not None:
             return self.joint_scale
-        return DEFAULT_JOINT_SCALE.get(self.joint, 0.0)
+        return joint_terms()[self.joint].default_scale
 
     def resolved_gamma(self, num_draft_tokens: int) -> float:
         """The decay length in positions: the given one, or the one that fits the block size.
@@ -242,6 +278,15 @@ class LossConfig(Config):
         if self.gamma is not None:
             return self.gamma
         return _gamma_for(num_draft_tokens + 1)
+
+
+def _users(setting: str) -> dict[str, list[str]]:
+    """Choices that a setting is for, by the key that makes them; with others it changes nothing."""
+    if setting == "temperature":
+        return {"labels": ["soft"]}
+    if setting == "joint_scale":
+        return {"joint": [name for name in joint_terms() if name != NO_JOINT_TERM]}
+    return users_in_tables(setting)
 
 
 def _gamma_for(block_size: int) -> float:

@@ -168,9 +168,10 @@ def _chunk_objective(
         temperature=loss.temperature,
     )
     weights = position_weights(predictions, loss)
-    token_loss = TOKEN_LOSSES[loss.token_loss](predictions, loss)
-    joint = JOINT_TERMS[loss.joint](predictions)
-    block_losses = (weights * token_loss).masked_fill(~chunk.supervised, 0).sum(dim=-1)
+    token_loss = TOKEN_LOSSES[loss.token_loss].function(predictions, loss)
+    token_loss = token_loss.masked_fill(~chunk.supervised, 0)
+    joint = JOINT_TERMS[loss.joint].function(predictions, loss)
+    block_losses = (weights * token_loss).sum(dim=-1)
     block_losses = block_losses + loss.resolved_joint_scale * joint
     total = (chunk.scale.to(block_losses.dtype) * block_losses).sum()
     with torch.no_grad():

@@ -130,7 +130,10 @@ class BlockPredictions:
             ValueError: If the objective was given no distribution of the target.
         """
         if self.agreement is None:
-            raise ValueError("this objective needs the target's states, got none. Pass `target`.")
+            raise ValueError(
+                "this objective needs the target's states, got none. Pass `target`; a part of your "
+                "own must say what it `compares`."
+            )
         return self.agreement
 
 

@@ -10,7 +10,10 @@ gradients over ranks, multiply the loss by the number of ranks.
 after the forward pass. It takes two numbers: its factors are 1, so that the loss is the bare
 numerator, and the sum of weights comes out of the objective's statistics. The weights carry no
 gradient, so dividing the accumulated gradient (before clipping) and the loss by the global weight
-sum is exact.
+sum is exact. A joint term has no weights: it is divided by the number of counted blocks instead.
+As it lies in the same numerator, its scale is multiplied by sum of weights / counted blocks first
+(`joint_per_block`), for which the weights of the whole step must be known before its first backward
+pass: one more forward pass, without gradient.
 """
 
 from collections.abc import Callable
@@ -19,7 +22,7 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dpace_training.losses.config import ReductionName
+from dpace_training.losses.config import LossConfig, ReductionName
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,23 @@ def block_scales(
 def needs_weight_sum(reduction: ReductionName) -> bool:
     """True if loss and gradient have yet to be divided by the global sum of weights."""
     return reduction == "weight_sum"
+
+
+def needs_weights_first(loss: LossConfig) -> bool:
+    """True if the sum of weights must be known before the loss: see `joint_per_block`."""
+    return needs_weight_sum(loss.reduction) and loss.has_joint_term
+
+
+def joint_per_block(loss: LossConfig, *, weight_sum: float, totals: ReductionCounts) -> LossConfig:
+    """The objective whose joint term is divided by counted blocks, once all is by the weight sum.
+
+    Args:
+        loss: An objective that `needs_weights_first`.
+        weight_sum: Sum of all weights of the optimizer step.
+        totals: Counts of the optimizer step.
+    """
+    scale = loss.resolved_joint_scale * weight_sum / max(totals.blocks, 1)
+    return loss.model_copy(update={"joint_scale": scale})
 
 
 def _anchor_seq(

@@ -100,7 +100,7 @@ class ObjectiveStatistics:
         joint: Float[Tensor, " blocks"],
         with_overlap: bool,
     ) -> "ObjectiveStatistics":
-        """The sums over one chunk of blocks."""
+        """The sums over one chunk of blocks; weights and losses are 0 where not supervised."""
         supervised = predictions.supervised
         correct = predictions.is_right & supervised
         leading = (correct | ~supervised).cumprod(dim=-1).bool() & supervised
@@ -110,7 +110,7 @@ class ObjectiveStatistics:
         return cls(
             positions=supervised.double().sum(dim=0),
             weight=weights.double().sum(dim=0),
-            token_loss=(token_loss.double() * supervised).sum(dim=0),
+            token_loss=token_loss.double().sum(dim=0),
             correct=correct.double().sum(dim=0),
             confidence=(predictions.confidence.double() * supervised).sum(dim=0),
             overlap=(overlap.double() * supervised).sum(dim=0),

@@ -1,6 +1,8 @@
 """Token loss: what one draft position costs before it is weighted.
 
-An objective of one's own is one function here and one line in `TOKEN_LOSSES`.
+A token loss of one's own is one function and one line in `TOKEN_LOSSES`: `token_loss: mine` then
+trains with it. `Part` says what the line may add. What the function gives where a position is not
+supervised does not matter.
 """
 
 from collections.abc import Callable
@@ -9,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dpace_training.losses.config import LossConfig, TokenLossName
+from dpace_training.losses.config import LossConfig
+from dpace_training.losses.part import Part
 from dpace_training.losses.predictions import BlockPredictions
 
 SMALLEST_OVERLAP = 1e-6
@@ -59,10 +62,10 @@ def lk_hybrid(predictions: BlockPredictions, loss: LossConfig) -> PositionLoss:
     return kl_share * divergence + (1 - kl_share) * total_variation(predictions, loss)
 
 
-TOKEN_LOSSES: dict[TokenLossName, Callable[[BlockPredictions, LossConfig], PositionLoss]] = {
-    "ce": cross_entropy,
-    "kl": kl_divergence,
-    "tv": total_variation,
-    "neg_log_acceptance": negative_log_acceptance,
-    "lk_hybrid": lk_hybrid,
+TOKEN_LOSSES: dict[str, Part[Callable[[BlockPredictions, LossConfig], PositionLoss]]] = {
+    "ce": Part(cross_entropy, looks_ahead=False),
+    "kl": Part(kl_divergence, looks_ahead=False, compares="distributions"),
+    "tv": Part(total_variation, looks_ahead=False, compares="overlap"),
+    "neg_log_acceptance": Part(negative_log_acceptance, looks_ahead=False, compares="overlap"),
+    "lk_hybrid": Part(lk_hybrid, reads=("lk_eta",), looks_ahead=False, compares="overlap"),
 }

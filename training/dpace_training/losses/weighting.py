@@ -4,7 +4,10 @@ Weights run over draft positions 1..num_draft_tokens (the anchor has no column) 
 gradient. A position that is not supervised gets weight 0 and is a no-op for the others: it neither
 ends the chain of confidences nor shifts the index of later positions.
 
-A weighting of one's own is one function here and one line in `WEIGHTINGS`.
+A weighting of one's own is one function and one line in `WEIGHTINGS`: `weighting: mine` then trains
+with it. `Part` says what the line may add. What the function gives where a position is not
+supervised does not matter, nor does its gradient. A number of its own comes with
+`functools.partial`, or as one more field of `LossConfig` that the entry `reads`.
 """
 
 from collections.abc import Callable
@@ -13,7 +16,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dpace_training.losses.config import DpaceVariant, LossConfig, WeightingName
+from dpace_training.losses.config import DpaceVariant, LossConfig
+from dpace_training.losses.part import Part
 from dpace_training.losses.predictions import BlockPredictions
 
 PositionWeights = Float[Tensor, "blocks positions"]
@@ -127,7 +131,8 @@ def position_weights(predictions: BlockPredictions, loss: LossConfig) -> Positio
         Bonus of the first error: focal term of arXiv 2606.11552.
     """
     is_right, supervised = predictions.is_right, predictions.supervised
-    weights = WEIGHTINGS[loss.weighting](predictions, loss)
+    weights = WEIGHTINGS[loss.weighting].function(predictions, loss)
+    weights = weights.masked_fill(~supervised, 0)
     if loss.support == "until_first_error":
         weights = weights * until_first_error(is_right, supervised)
     if loss.first_error_bonus:
@@ -157,9 +162,9 @@ def _reach(predictions: BlockPredictions, loss: LossConfig) -> PositionWeights: 
     return reach_weights(acceptance, predictions.supervised)
 
 
-WEIGHTINGS: dict[WeightingName, Callable[[BlockPredictions, LossConfig], PositionWeights]] = {
-    "uniform": _uniform,
-    "exp_decay": _exp_decay,
-    "dpace": _dpace,
-    "reach": _reach,
+WEIGHTINGS: dict[str, Part[Callable[[BlockPredictions, LossConfig], PositionWeights]]] = {
+    "uniform": Part(_uniform, looks_ahead=False),
+    "exp_decay": Part(_exp_decay, reads=("gamma",), looks_ahead=False),
+    "dpace": Part(_dpace, reads=("alpha", "variant", "confidence")),
+    "reach": Part(_reach, looks_ahead=False, compares="distributions"),
 }

@@ -13,13 +13,14 @@ from typer.testing import CliRunner
 
 from dpace_serve.cli import app
 from dpace_serve.drafter import checkpoint
+from dpace_serve.drafter.rope import RopeScaling
 from dpace_serve.errors import CheckpointError, ConfigError
 from dpace_training.config import TrainConfig
 from dpace_training.data.sources import read_source
 from dpace_training.data.target_model import load_target
 from dpace_training.evaluation.compare import answer_prompts, load_drafter
 from dpace_training.evaluation.config import ComparisonConfig
-from dpace_training.evaluation.doctor import _Replays, examine_by_replay
+from dpace_training.evaluation.doctor import _Replays, _rotations, examine_by_replay
 from dpace_training.fit import run
 
 LIMIT = 24
@@ -113,10 +114,57 @@ def test_another_mask_token_is_found(trained, drafter):
     assert "longer with 258 than with mask_token_id 7" in line
 
 
-def test_another_rotary_base_is_found(trained, drafter):
-    damage(drafter, rope_theta=3.0, rope_parameters={"rope_theta": 3.0})
+@pytest.mark.parametrize(
+    ("rope", "shown"),
+    [
+        ({"rope_theta": 3.0}, "rope_theta 3"),
+        (
+            {"rope_theta": 10000.0, "rope_type": "linear", "factor": 60.0},
+            "rope_theta 10000, rope_type linear, factor 60",
+        ),
+        (
+            {"rope_theta": 10000.0, "partial_rotary_factor": 0.125},
+            "rope_theta 10000, partial_rotary_factor 0.125",
+        ),
+    ],
+)
+def test_another_rotation_is_found(trained, drafter, rope, shown):
+    damage(drafter, rope_theta=rope["rope_theta"], rope_parameters=rope)
     line = failures(trained, drafter)["rotation, replayed"]
-    assert "longer with 10000.0 than with rope_theta 3.0" in line
+    assert f"longer with rope_theta 10000 than with {shown}. Write that into" in line
+
+
+def with_rotation(trained, folder, **rope):
+    target = shutil.copytree(trained.target, folder / "rotated")
+    values = json.loads((target / "config.json").read_text())
+    values["rope_parameters"] = {"rope_theta": 500.0, **rope}
+    (target / "config.json").write_text(json.dumps(values))
+    return load_target(target, dtype=torch.float32)
+
+
+YARN = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 32}
+
+
+def test_the_targets_whole_rotation_is_tried_and_its_base_alone(trained, tmp_path):
+    target = with_rotation(trained, tmp_path, **YARN, partial_rotary_factor=0.5)
+    config = load_drafter(trained.drafter).config
+    whole, base = _rotations(config, target)
+    assert whole.rope_scaling == RopeScaling(**YARN)
+    assert (whole.rope_theta, whole.partial_rotary_factor) == (500.0, 0.5)
+    assert base == dataclasses.replace(config, rope_theta=500.0)
+    # One parameter of the scaling is enough to be another rotation; none is not.
+    wrong = dataclasses.replace(whole, rope_scaling=RopeScaling(**YARN | {"factor": 16.0}))
+    assert [reading.rope for reading in _rotations(wrong, target)] == [whole.rope]
+    assert _rotations(whole, target) == []
+
+
+def test_a_targets_rotation_that_no_drafter_can_have_is_named_and_left_out(
+    trained, tmp_path, caplog
+):
+    target = with_rotation(trained, tmp_path, rope_type="dynamic", factor=2.0)
+    config = load_drafter(trained.drafter).config
+    assert [reading.rope_theta for reading in _rotations(config, target)] == [500.0]
+    assert "rotation is not replayed: rope_type must be one of" in caplog.text
 
 
 def scramble(folder):

@@ -17,6 +17,10 @@ RUNS = {
     "sharded": {"fit": {"sharding": "fsdp2"}},
     "sharded micro batches": {"fit": {"sharding": "fsdp2", "micro_batch_size": 1}},
     "divided by weights": {"loss": {"reduction": "weight_sum"}},
+    "divided by weights, joint term by blocks": {
+        "loss": {"recipe": "left_to_right", "reduction": "weight_sum"},
+        "fit": {"sharding": "fsdp2", "micro_batch_size": 1},
+    },
     "per token": {"loss": {"reduction": "token"}, "fit": {"sharding": "fsdp2"}},
     "soft labels": {"loss": {"recipe": "lk"}},
     "recomputed": {"fit": {"sharding": "fsdp2", "recompute_layers": True}},

@@ -156,6 +156,19 @@ def test_features_of_one_micro_batch_are_alive_at_a_time(build, monkeypatch, siz
     assert alive == [0] * num_parts
 
 
+def test_divided_by_weights_a_joint_term_is_the_mean_of_its_blocks(build):
+    chain = {"loss__joint": "chain", "loss__joint_scale": 3, "loss__reduction": "weight_sum"}
+    plain = fresh(build(loss__reduction="weight_sum")).train_step()
+    whole = fresh(build(**chain)).train_step()
+    parts = fresh(build(**chain, fit__micro_batch_size=1)).train_step()
+    # Before the first step the drafters are the same, so the losses differ by the term alone.
+    mean = float(whole.statistics.joint / whole.statistics.blocks)
+    assert mean < 0
+    assert whole.loss == pytest.approx(plain.loss + 3 * mean, rel=1e-6)
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
+    assert parts.gradient_norm == pytest.approx(whole.gradient_norm, rel=1e-4)
+
+
 def test_recomputed_layers_give_the_same_steps_from_fewer_kept_tensors(build):
     kept, recomputed = fresh(build()), fresh(build(fit__recompute_layers=True))
     saved = {}

@@ -10,7 +10,13 @@ from torch import Tensor
 
 from dpace_training.losses.config import LossConfig
 from dpace_training.losses.objective import TargetStates, block_objective
-from dpace_training.losses.reduction import ReductionCounts, block_scales, needs_weight_sum
+from dpace_training.losses.reduction import (
+    ReductionCounts,
+    block_scales,
+    joint_per_block,
+    needs_weight_sum,
+    needs_weights_first,
+)
 from dpace_training.losses.statistics import ObjectiveStatistics
 
 POSITIONS, FEATURES, VOCAB = 5, 6, 11
@@ -27,13 +33,11 @@ OBJECTIVES = {
     "dpace on overlap": {"recipe": "dpace", "confidence": "overlap", "labels": "soft"},
     "reach, kl": {"weighting": "reach", "token_loss": "kl", "labels": "soft"},
 }
-WITH_JOINT_TERM = ("left_to_right", "expected_tau")
-COMBINATIONS = [
-    (objective, reduction)
-    for objective in OBJECTIVES
-    for reduction in REDUCTIONS
-    # The joint term has no weight to be divided by.
-    if not (objective in WITH_JOINT_TERM and reduction == "weight_sum")
+COMBINATIONS = [(objective, reduction) for objective in OBJECTIVES for reduction in REDUCTIONS]
+# `weight_sum` divides a joint term by another number than the rest.
+WITH_JOINT = [("dpace", reduction) for reduction in REDUCTIONS] + [
+    ("left_to_right", "weight_sum"),
+    ("expected_tau", "weight_sum"),
 ]
 
 
@@ -92,10 +96,10 @@ def gradient(parts: list[Documents], loss: LossConfig) -> Tensor:
     totals = ReductionCounts.of(parts[0].supervised)
     for part in parts[1:]:
         totals = totals + ReductionCounts.of(part.supervised)
-    statistics = ObjectiveStatistics.zero(POSITIONS, model.device)
-    for part in parts:
+
+    def objective(part: Documents, loss: LossConfig) -> tuple[Tensor, ObjectiveStatistics]:
         scales = block_scales(part.supervised, reduction=loss.reduction, totals=totals)
-        total, sums = block_objective(
+        return block_objective(
             (part.features @ model).flatten(0, 1),
             head,
             part.labels.flatten(0, 1),
@@ -104,11 +108,13 @@ def gradient(parts: list[Documents], loss: LossConfig) -> Tensor:
             loss,
             part.targets(),
         )
-        total.backward()
-        statistics = statistics + sums
-    if needs_weight_sum(loss.reduction):
-        return model.grad / statistics.weight_sum
-    return model.grad
+
+    weight_sum = sum(float(objective(part, loss)[1].weight_sum) for part in parts)
+    if needs_weights_first(loss):
+        loss = joint_per_block(loss, weight_sum=weight_sum, totals=totals)
+    for part in parts:
+        objective(part, loss)[0].backward()
+    return model.grad / weight_sum if needs_weight_sum(loss.reduction) else model.grad
 
 
 def agree(found: Tensor, expected: Tensor) -> bool:
@@ -126,10 +132,12 @@ def test_ranks_that_share_the_documents_find_the_gradient_of_one_rank(
     assert agree(gradient(ranks, loss), gradient([documents], loss))
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize(("objective", "reduction"), WITH_JOINT)
 @pytest.mark.parametrize("split", [((0, 1), (2, 3)), ((0,), (1,), (2,), (3,))])
-def test_accumulated_micro_batches_find_the_gradient_of_one_batch(documents, reduction, split):
-    loss = loss_of("dpace", reduction)
+def test_accumulated_micro_batches_find_the_gradient_of_one_batch(
+    documents, objective, reduction, split
+):
+    loss = loss_of(objective, reduction)
     micro_batches = [documents.pick(*rows) for rows in split]
     assert agree(gradient(micro_batches, loss), gradient([documents], loss))
 
@@ -141,16 +149,23 @@ def test_a_mean_per_rank_would_be_wrong(documents):
     assert not torch.allclose(mean_of_means, gradient([documents], loss), rtol=1e-3)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize(
+    ("objective", "reduction"),
+    [(objective, "anchor_seq") for objective in OBJECTIVES] + WITH_JOINT[-2:],
+)
 @pytest.mark.parametrize("blocks_per_chunk", [1, 3])
-def test_the_size_of_a_chunk_does_not_change_the_gradient(documents, objective, blocks_per_chunk):
-    found = gradient([documents], loss_of(objective, "anchor_seq", blocks_per_chunk))
-    assert agree(found, gradient([documents], loss_of(objective, "anchor_seq")))
+def test_the_size_of_a_chunk_does_not_change_the_gradient(
+    documents, objective, reduction, blocks_per_chunk
+):
+    found = gradient([documents], loss_of(objective, reduction, blocks_per_chunk))
+    assert agree(found, gradient([documents], loss_of(objective, reduction)))
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_the_order_of_documents_and_blocks_does_not_change_the_gradient(documents, reduction):
-    loss = loss_of("dpace", reduction)
+@pytest.mark.parametrize(("objective", "reduction"), WITH_JOINT)
+def test_the_order_of_documents_and_blocks_does_not_change_the_gradient(
+    documents, objective, reduction
+):
+    loss = loss_of(objective, reduction)
     turned = documents.pick(3, 1, 0, 2).map(lambda part: part.flip(1))
     assert agree(gradient([turned], loss), gradient([documents], loss))
 
@@ -192,9 +207,9 @@ def test_nan_where_nothing_is_supervised_reaches_neither_loss_nor_gradient(
     assert gradients[0][1].abs().max() > 0
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_more_dropped_blocks_do_not_change_the_gradient(documents, reduction):
-    loss = loss_of("dpace", reduction)
+@pytest.mark.parametrize(("objective", "reduction"), WITH_JOINT)
+def test_more_dropped_blocks_do_not_change_the_gradient(documents, objective, reduction):
+    loss = loss_of(objective, reduction)
     dropped = replace(documents, supervised=torch.zeros_like(documents.supervised))
     padded = Documents(
         *(
@@ -205,9 +220,11 @@ def test_more_dropped_blocks_do_not_change_the_gradient(documents, reduction):
     assert agree(gradient([padded], loss), gradient([documents], loss))
 
 
-@pytest.mark.parametrize("reduction", ["anchor_seq", "weight_sum", "token", "block"])
-def test_a_document_without_a_counted_anchor_adds_nothing(documents, reduction):
-    loss = loss_of("dpace", reduction)
+@pytest.mark.parametrize(
+    ("objective", "reduction"), [pair for pair in WITH_JOINT if "batch" not in pair]
+)
+def test_a_document_without_a_counted_anchor_adds_nothing(documents, objective, reduction):
+    loss = loss_of(objective, reduction)
     supervised = documents.supervised.clone()
     supervised[1] = False
     with_empty = replace(documents, supervised=supervised)

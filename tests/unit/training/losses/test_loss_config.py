@@ -1,5 +1,7 @@
 """The settings of the loss."""
 
+import subprocess
+import sys
 from typing import get_args
 
 import pytest
@@ -65,7 +67,6 @@ def test_the_recipe_gives_way_in_the_parts_that_are_set():
         ({"weighting": "reach"}, 'labels = "soft"'),
         ({"confidence": "overlap"}, 'labels = "soft"'),
         ({"labels": "soft"}, "target_argmax"),
-        ({"joint": "chain", "reduction": "weight_sum"}, "anchor_seq"),
         ({"recipe": "best"}, "left_to_right"),
     ],
 )
@@ -121,3 +122,14 @@ def test_the_name_says_what_is_trained_on():
     assert LossConfig(recipe="dpace", alpha=0.3, blocks_per_chunk=2).name == "dpace alpha=0.3"
     changed = LossConfig(recipe="auf", token_loss="kl", labels="soft")  # noqa: S106 (no password)
     assert changed.name == "auf token_loss=kl labels=soft"
+
+
+def test_the_classes_of_the_settings_load_without_torch():
+    script = """
+import sys
+import dpace_training.study.config
+assert not {"torch", "transformers"} & set(sys.modules)
+from dpace_training.config import LossConfig
+assert LossConfig().weighting == "dpace"
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dpace_training.losses.config import LossConfig
 from dpace_training.losses.objective import block_objective
-from dpace_training.losses.reduction import ReductionCounts, block_scales
+from dpace_training.losses.reduction import ReductionCounts, block_scales, joint_per_block
 
 V1 = (0.8, 0.5, 0.25, 0.1)
 HOLE_AT_2 = (True, False, True, True)
@@ -142,19 +142,28 @@ V6_BLOCKS = (V1, (0.9,) * 4, (0.6,) * 4)
 V6_SUPERVISED = torch.tensor([[[True] * 4, [True] * 4], [[True] * 4, [False] * 4]])
 
 
-def reduced(reduction: str) -> float:
+V6_TOTALS = ReductionCounts.of(V6_SUPERVISED)
+
+
+def numerator_of_v6(logits: Tensor, loss: LossConfig):
     """Document 1 has two blocks, document 2 one and a dropped one."""
-    totals = ReductionCounts.of(V6_SUPERVISED)
-    scales = block_scales(V6_SUPERVISED, reduction=reduction, totals=totals).flatten()
-    logits = logits_with(*V6_BLOCKS, (0.3,) * 4)
-    total, statistics = block_objective(
+    scales = block_scales(V6_SUPERVISED, reduction=loss.reduction, totals=V6_TOTALS).flatten()
+    return block_objective(
         logits,
         torch.eye(2, dtype=torch.float64),
         torch.zeros(4, 4, dtype=torch.int64),
         V6_SUPERVISED.flatten(0, 1),
         scales,
-        LossConfig(reduction=reduction),
+        loss,
     )
+
+
+def v6_logits() -> Tensor:
+    return logits_with(*V6_BLOCKS, (0.3,) * 4)
+
+
+def reduced(reduction: str) -> float:
+    total, statistics = numerator_of_v6(v6_logits(), LossConfig(reduction=reduction))
     if reduction == "weight_sum":
         total = total / statistics.weight_sum
     return total.item()
@@ -172,6 +181,28 @@ def reduced(reduction: str) -> float:
 )
 def test_each_reduction_of_two_documents_is_the_one_computed_by_hand(reduction, expected):
     assert reduced(reduction) == pytest.approx(expected, abs=1e-11)
+
+
+def test_beside_a_weight_sum_the_joint_term_is_a_mean_over_counted_blocks():
+    loss = LossConfig(recipe="dpace", joint="chain", joint_scale=2, reduction="weight_sum")
+    logits = v6_logits()
+    weight_sum = 4.44375 + 8.58515 + 5.2544
+    assert numerator_of_v6(logits, loss)[1].weight_sum.item() == pytest.approx(weight_sum)
+
+    loss = joint_per_block(loss, weight_sum=weight_sum, totals=V6_TOTALS)
+    total = numerator_of_v6(logits, loss)[0] / weight_sum
+    # Mean confidence chains: (.8 + .4 + .1 + .01) / 4, (.9 + .81 + .729 + .6561) / 4 and
+    # (.6 + .36 + .216 + .1296) / 4; their mean over three blocks counts twice.
+    chains = (0.3275 + 0.773775 + 0.3264) / 3
+    assert total.item() == pytest.approx(0.352665542300 - 2 * chains, abs=1e-11)
+
+    # By the label's logit in the first block: weight * (q - 1) / all weights, and
+    # -(2 / 3 blocks) / 4 positions * sum of the chain from here on * (1 - q).
+    (gradient,) = torch.autograd.grad(total, logits)
+    of_weights = (-0.44578125, -0.664453125, -0.4904296875, -0.208828125)
+    of_chain = (1.31 * 0.2, 0.51 * 0.5, 0.11 * 0.75, 0.01 * 0.9)
+    expected = [w / weight_sum - c / 6 for w, c in zip(of_weights, of_chain, strict=True)]
+    assert gradient[0, :, 0].tolist() == pytest.approx(expected, abs=1e-11)
 
 
 def test_statistics_are_sums_per_draft_position():

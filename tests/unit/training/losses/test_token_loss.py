@@ -50,11 +50,11 @@ def cost(name: str, logits: Tensor, target_logits: Tensor, **values) -> Tensor:
     loss = soft_loss(name, **values)
     labels = torch.zeros(logits.shape[:2], dtype=torch.int64)
     predictions = predicted(logits, labels, target_logits, temperature=loss.temperature)
-    return TOKEN_LOSSES[name](predictions, loss)
+    return TOKEN_LOSSES[name].function(predictions, loss)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    return TOKEN_LOSSES["ce"](predicted(logits, labels), LossConfig())
+    return TOKEN_LOSSES["ce"].function(predicted(logits, labels), LossConfig())
 
 
 def test_cross_entropy_is_the_negative_log_probability_of_the_label():
@@ -87,7 +87,7 @@ def test_half_precision_logits_are_summed_in_float32(name):
     logits = torch.zeros(1, 1, 60000, dtype=torch.bfloat16)
     labels = torch.tensor([[7]])
     loss = LossConfig(token_loss=name, labels="data" if name == "ce" else "soft")
-    found = TOKEN_LOSSES[name](predicted(logits, labels, logits), loss)
+    found = TOKEN_LOSSES[name].function(predicted(logits, labels, logits), loss)
     assert found.dtype == torch.float32
     expected = math.log(60000) if name == "ce" else 0
     assert math.isclose(found.item(), expected, rel_tol=1e-5, abs_tol=1e-4)
@@ -153,7 +153,7 @@ def test_with_one_hot_labels_the_losses_fall_together(values, label):
     agreement = predictions.require_agreement()
     assert torch.allclose(agreement.overlap, confidence, atol=1e-12)
     found = {
-        name: TOKEN_LOSSES[name](predictions, LossConfig(token_loss=name, labels="soft"))
+        name: TOKEN_LOSSES[name].function(predictions, LossConfig(token_loss=name, labels="soft"))
         for name in ("kl", "tv", "neg_log_acceptance")
     }
     assert torch.allclose(found["tv"], 1 - confidence, atol=1e-12)
@@ -167,4 +167,4 @@ def test_with_one_hot_labels_the_losses_fall_together(values, label):
 def test_an_objective_on_soft_labels_without_the_target_says_what_is_missing():
     predictions = predicted(distributions(DRAFT), torch.tensor([[0]]))
     with pytest.raises(ValueError, match="target's states"):
-        TOKEN_LOSSES["kl"](predictions, soft_loss("kl"))
+        TOKEN_LOSSES["kl"].function(predictions, soft_loss("kl"))

@@ -1,7 +1,6 @@
 """Position weights against hand-computed vectors and the identities that tie them together."""
 
 import math
-from typing import get_args
 
 import pytest
 import torch
@@ -9,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dpace_training.losses.config import LossConfig, WeightingName
+from dpace_training.losses.config import LossConfig
 from dpace_training.losses.predictions import Agreement, BlockPredictions, TargetDistributions
 from dpace_training.losses.weighting import (
-    WEIGHTINGS,
     dpace_weights,
     exp_decay_weights,
     position_weights,
@@ -163,10 +161,6 @@ OBJECTIVES = [
 def test_no_weight_carries_a_gradient(objective):
     weights = position_weights(predictions(overlap=V1), LossConfig(**objective))
     assert not weights.requires_grad
-
-
-def test_every_weighting_has_its_line_in_the_table():
-    assert set(WEIGHTINGS) == set(get_args(WeightingName))
 
 
 def test_the_table_passes_the_settings_on():
