@@ -8,7 +8,11 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from dpace_serve.acceptance.moments import AcceptanceMoments, paired_tau_ratio
+from dpace_serve.acceptance.moments import (
+    AcceptanceMoments,
+    paired_tau_difference,
+    paired_tau_ratio,
+)
 from dpace_training.evaluation.all_anchors import LeadingRuns
 from dpace_training.evaluation.held_out import ArmAcceptance
 
@@ -123,12 +127,16 @@ def _all_anchors(runs: Sequence[LeadingRuns]) -> dict[str, Any]:
 def _pair_record(a: ArmAcceptance, b: ArmAcceptance) -> dict[str, Any]:
     # The ratio is a over b, so the base of the comparison goes first.
     ratio = paired_tau_ratio(b.pairs, a.pairs, CONFIDENCE)
+    difference = paired_tau_difference(b.pairs, a.pairs, CONFIDENCE)
     return {
         "a": a.name,
         "b": b.name,
         "tau_ratio": _number(ratio.ratio),
         "low": _number(ratio.low),
         "high": _number(ratio.high),
+        "tau_difference": _number(difference.difference),
+        "difference_low": _number(difference.low),
+        "difference_high": _number(difference.high),
         **_all_anchors_ratio(a, b),
     }
 
@@ -162,8 +170,10 @@ def _cells(record: dict[str, Any]) -> tuple[str, str, str, str, str]:
 
 
 def _pair_line(pair: dict[str, Any]) -> str:
-    interval = _interval(pair["low"], pair["high"])
-    return f"tau of {pair['a']} / {pair['b']}: {_text(pair['tau_ratio'])} ({interval})"
+    ratio = f"{_text(pair['tau_ratio'])} ({_interval(pair['low'], pair['high'])})"
+    bounds = _interval(pair["difference_low"], pair["difference_high"])
+    difference = f"{_text(pair['tau_difference'])} ({bounds})"
+    return f"tau of {pair['a']} / {pair['b']}: {ratio}, difference {difference}"
 
 
 def _percentages(rates: Sequence[float | None]) -> str:

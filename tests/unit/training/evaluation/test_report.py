@@ -53,6 +53,12 @@ def test_a_pair_compares_the_later_drafter_with_the_earlier_one():
     assert (pair["a"], pair["b"]) == ("dpace", "dflash")
     assert pair["tau_ratio"] == pytest.approx(2.5 / 1.75, abs=1e-6)
     assert pair["low"] < pair["tau_ratio"] < pair["high"]
+    # Parts of the prompts in tau: dflash (1, 1, 2, 2) - 0.75 * 2 over 2, dpace (4, 2, 4, 2) - 3
+    # over 2; their differences (0.75, -0.25, 0.25, -0.75) have SE sqrt(1.25 / 12).
+    assert pair["tau_difference"] == 2.5 - 1.75
+    reach = 1.959964 * (1.25 / 12) ** 0.5
+    assert pair["difference_low"] == pytest.approx(0.75 - reach, abs=1e-5)
+    assert pair["difference_high"] == pytest.approx(0.75 + reach, abs=1e-5)
 
 
 def test_three_drafters_make_three_pairs():
@@ -75,6 +81,7 @@ def test_the_table_says_it_for_people():
     console.print(evaluation_table(greedy_result([DFLASH, DPACE])))
     text = console.export_text()
     assert "tau of dpace / dflash: 1.43" in text
+    assert "difference 0.75 (0.12 .. 1.38)" in " ".join(text.split())
     assert "1.75" in text
     assert "62 12  0" in text
 
