@@ -14,6 +14,7 @@ from dpace_serve.acceptance.moments import (
     paired_tau_ratio,
 )
 from dpace_training.evaluation.all_anchors import LeadingRuns
+from dpace_training.evaluation.config import NumberFormat
 from dpace_training.evaluation.held_out import ArmAcceptance
 
 CONFIDENCE = 0.95
@@ -27,6 +28,7 @@ def evaluation_result(
     *,
     temperature: float,
     seed: int,
+    dtype: NumberFormat,
 ) -> dict[str, Any]:
     """The result of `dpace eval`: acceptance of each drafter, and each pair on the same prompts.
 
@@ -38,12 +40,14 @@ def evaluation_result(
         arms: At least one drafter; all on the same prompts.
         temperature: With which the target answered; drafts are most likely tokens at any.
         seed: Of sampled answers.
+        dtype: Number format in which target and drafters computed.
     """
     return {
         "target": target,
         "block_size": block_size,
         "temperature": temperature,
         "seed": seed if temperature else None,
+        "dtype": dtype,
         "prompts": len(arms[0].pairs),
         "arms": [arm_record(arm) for arm in arms],
         "paired": [_pair_record(a, b) for b, a in itertools.combinations(arms, 2)],
@@ -189,9 +193,8 @@ def _all_anchors_line(arm: dict[str, Any]) -> str:
 
 
 def _manner(result: dict[str, Any]) -> str:
-    if result["temperature"] == 0:
-        return "greedy"
-    return f"temperature {result['temperature']:g}, seed {result['seed']}"
+    manner = f"temperature {result['temperature']:g}, seed {result['seed']}"
+    return f"{manner if result['temperature'] else 'greedy'}, {result['dtype']}"
 
 
 def _interval(low: float | None, high: float | None) -> str:

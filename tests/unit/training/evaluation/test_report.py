@@ -23,7 +23,7 @@ def arm(name, accepted_by_prompt):
 
 
 def greedy_result(arms):
-    return evaluation_result("tiny", 4, arms, temperature=0.0, seed=0)
+    return evaluation_result("tiny", 4, arms, temperature=0.0, seed=0, dtype="float32")
 
 
 DFLASH = arm("dflash", [[0, 1], [1, 0], [2, 0], [1, 1]])
@@ -117,9 +117,9 @@ def test_drafts_at_all_anchors_are_a_second_number_beside_tau():
     assert "right after right 67 50 50 %, whole 17 %" in text
 
 
-def test_sampled_answers_are_named_with_their_seed():
-    result = evaluation_result("tiny", 4, [DFLASH], temperature=1.0, seed=7)
-    assert (result["temperature"], result["seed"]) == (1, 7)
+def test_sampled_answers_are_named_with_their_seed_and_number_format():
+    result = evaluation_result("tiny", 4, [DFLASH], temperature=1.0, seed=7, dtype="bfloat16")
+    assert (result["temperature"], result["seed"], result["dtype"]) == (1, 7, "bfloat16")
     console = Console(record=True, width=80)
     console.print(evaluation_table(result))
-    assert "temperature 1, seed 7" in console.export_text()
+    assert "temperature 1, seed 7, bfloat16" in console.export_text()
