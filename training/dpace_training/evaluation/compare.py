@@ -57,12 +57,7 @@ def compare_drafters(
     """
     if config.conversations is None:
         raise ConfigError("no prompts to evaluate on. Give a JSONL file of conversations.")
-    names = [folder.resolve().name for folder in drafter_folders]
-    if len(set(names)) < len(names):
-        raise ConfigError(
-            f"drafters are told apart by the names of their folders, got {', '.join(names)}. "
-            "Rename one, or give each drafter once."
-        )
+    _require_different_names(drafter_folders)
     dtype: torch.dtype = getattr(torch, config.dtype)
     drafters = {folder: load_drafter(folder).to(device, dtype) for folder in drafter_folders}
     source = read_source(config.conversations, config.input, needs_prompt=True)
@@ -72,9 +67,10 @@ def compare_drafters(
     )
     for folder, drafter in drafters.items():
         require_fit(folder, drafter, target)
-    if store is not None:
-        answers = answers or answers_file(store)
-    documents = answer_prompts(target, sources, config, answers)
+    kept = answers_file(store) if answers is None and store is not None else answers
+    documents = answer_prompts(target, sources, config, kept)
+    embedding = target.model.get_input_embeddings().weight
+    head = target.model.get_output_embeddings().weight
     prompts: dict[tuple[int, ...], list[HeldOutPrompt]] = {}
     arms = []
     for folder, drafter in drafters.items():
@@ -82,8 +78,6 @@ def compare_drafters(
         if layer_ids not in prompts:
             prompts[layer_ids] = _with_states(target, documents, layer_ids, config, store)
         name, answered = folder.resolve().name, prompts[layer_ids]
-        embedding = target.model.get_input_embeddings().weight
-        head = target.model.get_output_embeddings().weight
         arm = measure_acceptance(name, drafter, answered, embedding=embedding, head=head)
         if config.all_anchors:
             runs = measure_leading_runs(name, drafter, answered, embedding=embedding, head=head)
@@ -98,6 +92,15 @@ def compare_drafters(
         seed=config.seed,
         dtype=config.dtype,
     )
+
+
+def _require_different_names(folders: Sequence[Path]) -> None:
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) < len(names):
+        raise ConfigError(
+            f"drafters are told apart by the names of their folders, got {', '.join(names)}. "
+            "Rename one, or give each drafter once."
+        )
 
 
 def _with_states(

@@ -81,7 +81,7 @@ def evaluation_table(result: dict[str, Any]) -> Table:
         for workload, record in arm["workloads"].items():
             table.add_row(f"  {workload}", *_cells(record))
         table.add_section()
-    lines = [_pair_line(pair) for pair in result["paired"]]
+    lines = [line for pair in result["paired"] for line in _pair_lines(pair)]
     measured = [arm for arm in result["arms"] if "all_anchors" in arm]
     if measured:
         lines += ["", "After every token of the answers, all alike (not tau):"]
@@ -173,11 +173,13 @@ def _cells(record: dict[str, Any]) -> tuple[str, str, str, str, str]:
     )
 
 
-def _pair_line(pair: dict[str, Any]) -> str:
-    ratio = f"{_text(pair['tau_ratio'])} ({_interval(pair['low'], pair['high'])})"
-    bounds = _interval(pair["difference_low"], pair["difference_high"])
-    difference = f"{_text(pair['tau_difference'])} ({bounds})"
-    return f"tau of {pair['a']} / {pair['b']}: {ratio}, difference {difference}"
+def _pair_lines(pair: dict[str, Any]) -> tuple[str, str]:
+    of_ratio = _interval(pair["low"], pair["high"])
+    of_difference = _interval(pair["difference_low"], pair["difference_high"])
+    return (
+        f"tau of {pair['a']} / {pair['b']}: {_text(pair['tau_ratio'])} ({of_ratio})",
+        f"tau of {pair['a']} - {pair['b']}: {_text(pair['tau_difference'])} ({of_difference})",
+    )
 
 
 def _percentages(rates: Sequence[float | None]) -> str:
