@@ -180,6 +180,10 @@ def doctor(
             help="Measure too, on the target's answers (needs dpace-serve[train]).",
         ),
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="KEY=VALUE of --replay, for example dtype or max_documents."),
+    ] = None,
     json_file: JsonOption = None,
 ) -> None:
     """Check that a drafter fits its target.
@@ -189,6 +193,8 @@ def doctor(
     require_one_process("doctor", os.environ)
     _log_to_stderr()
     require_writable(json_file)
+    if settings and replay is None:
+        raise ConfigError("--set sets how --replay measures. Add --replay PROMPTS or drop --set.")
     if replay is not None and not _can_train():
         raise ConfigError(
             "--replay runs the models, and what it needs is not installed. "
@@ -198,7 +204,9 @@ def doctor(
 
     findings = examine(target, drafter, num_draft_tokens)
     if replay is not None:
-        findings += _replayed(target, drafter, replay, is_fit=all(f.ok for f in findings))
+        findings += _replayed(
+            target, drafter, replay, settings or [], is_fit=all(f.ok for f in findings)
+        )
     for finding in findings:
         word = "note" if finding.is_note else "ok" if finding.ok else "FAIL"
         typer.echo(f"{word:4}  {finding.check}: {finding.line()}")
@@ -230,7 +238,9 @@ def export(
     typer.echo(f"{output}: drafter in the {layout} layout")
 
 
-def _replayed(target: str, drafter: Path, prompts: Path, *, is_fit: bool) -> "list[Finding]":
+def _replayed(
+    target: str, drafter: Path, prompts: Path, settings: Sequence[str], *, is_fit: bool
+) -> "list[Finding]":
     from dpace_serve.drafter.finding import Finding
 
     if not is_fit:
@@ -238,7 +248,7 @@ def _replayed(target: str, drafter: Path, prompts: Path, *, is_fit: bool) -> "li
         return [Finding("replay", ok=True, message=message, cure="Correct that and look again.")]
     from dpace_training.cli import examine_by_replay
 
-    return examine_by_replay(target, drafter, prompts)
+    return examine_by_replay(target, drafter, prompts, settings)
 
 
 def _can_train() -> bool:

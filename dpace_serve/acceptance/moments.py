@@ -1,4 +1,4 @@
-"""Tau with an interval whose unit is the request, and the paired ratio of two drafters.
+"""Tau with an interval whose unit is the request, and two drafters paired on the same requests.
 
 Steps of one request depend on each other, so neither tokens nor steps are independent
 observations; requests are. With y_i accepted draft tokens and m_i verification steps of request i,
@@ -134,6 +134,21 @@ class PairedRatio:
     high: float
 
 
+@dataclass(frozen=True, slots=True)
+class PairedDifference:
+    """Difference of two taus on the same requests, with its interval.
+
+    Attributes:
+        difference: tau of b minus tau of a; above 0, b is better.
+        low: Lower bound.
+        high: Upper bound.
+    """
+
+    difference: float
+    low: float
+    high: float
+
+
 def paired_tau_ratio(
     a: Sequence[tuple[int, int]], b: Sequence[tuple[int, int]], confidence: float
 ) -> PairedRatio:
@@ -159,29 +174,72 @@ def paired_tau_ratio(
     Raises:
         ValueError: If the lists differ in length or `confidence` is outside (0, 1).
     """
+    quantile = _normal_quantile(confidence)
+    tau_a, tau_b = _paired_taus(a, b)
+    ratio = tau_b / tau_a
+    if len(a) < 2 or math.isnan(ratio):
+        return PairedRatio(ratio, math.nan, math.nan)
+    # d ln tau = d tau / tau
+    parts_a = [part / tau_a for part in _tau_parts(a)]
+    parts_b = [part / tau_b for part in _tau_parts(b)]
+    reach = quantile * _paired_standard_error(parts_a, parts_b)
+    return PairedRatio(ratio, ratio * math.exp(-reach), ratio * math.exp(reach))
+
+
+def paired_tau_difference(
+    a: Sequence[tuple[int, int]], b: Sequence[tuple[int, int]], confidence: float
+) -> PairedDifference:
+    """Tau of b minus tau of a on the same requests, with a paired interval.
+
+    The delta method on D = tau_b - tau_a. The part of request i in the error of D is
+
+        d_i = (y_ib - r_b m_ib) / mean(m_b) - (y_ia - r_a m_ia) / mean(m_a)
+
+    with r = sum y / sum m, so SE(D) = sd(d) / sqrt(n), with n - 1 inside sd, and the interval is
+    D -+ z SE(D).
+
+    Args:
+        a: (accepted draft tokens, verification steps) of each request under drafter a.
+        b: The same requests in the same order under drafter b.
+        confidence: Coverage in (0, 1), for example 0.95.
+
+    Returns:
+        The difference with its bounds. Bounds are nan below two requests, all is nan where a
+        drafter has no step.
+
+    Raises:
+        ValueError: If the lists differ in length or `confidence` is outside (0, 1).
+    """
+    quantile = _normal_quantile(confidence)
+    tau_a, tau_b = _paired_taus(a, b)
+    difference = tau_b - tau_a
+    if len(a) < 2 or math.isnan(difference):
+        return PairedDifference(difference, math.nan, math.nan)
+    reach = quantile * _paired_standard_error(_tau_parts(a), _tau_parts(b))
+    return PairedDifference(difference, difference - reach, difference + reach)
+
+
+def _paired_taus(a: Sequence[tuple[int, int]], b: Sequence[tuple[int, int]]) -> tuple[float, float]:
     if len(a) != len(b):
         raise ValueError(
             f"both drafters need the same requests, got {len(a)} and {len(b)}. "
             "Give one pair per request, in the same order."
         )
-    quantile = _normal_quantile(confidence)
-    tau_a, tau_b = AcceptanceMoments.from_pairs(a).tau, AcceptanceMoments.from_pairs(b).tau
-    ratio = tau_b / tau_a
-    if len(a) < 2 or math.isnan(ratio):
-        return PairedRatio(ratio, math.nan, math.nan)
-    parts = [part_b - part_a for part_a, part_b in zip(_log_parts(a), _log_parts(b), strict=True)]
-    # The parts sum to zero by construction, so their mean needs no subtraction.
-    variance = math.fsum(part * part for part in parts) / (len(parts) - 1)
-    reach = quantile * math.sqrt(variance / len(parts))
-    return PairedRatio(ratio, ratio * math.exp(-reach), ratio * math.exp(reach))
+    return AcceptanceMoments.from_pairs(a).tau, AcceptanceMoments.from_pairs(b).tau
 
 
-def _log_parts(pairs: Sequence[tuple[int, int]]) -> list[float]:
-    """Part of each request in the error of ln tau."""
+def _tau_parts(pairs: Sequence[tuple[int, int]]) -> list[float]:
+    """Part of each request in the error of tau."""
     moments = AcceptanceMoments.from_pairs(pairs)
     extra = moments.accepted / moments.steps
-    scale = moments.steps / moments.requests * moments.tau
-    return [(accepted - extra * steps) / scale for accepted, steps in pairs]
+    mean_steps = moments.steps / moments.requests
+    return [(accepted - extra * steps) / mean_steps for accepted, steps in pairs]
+
+
+def _paired_standard_error(parts_a: Sequence[float], parts_b: Sequence[float]) -> float:
+    # The parts sum to zero by construction, so their mean needs no subtraction.
+    squares = ((part_b - part_a) ** 2 for part_a, part_b in zip(parts_a, parts_b, strict=True))
+    return math.sqrt(math.fsum(squares) / ((len(parts_a) - 1) * len(parts_a)))
 
 
 def _normal_quantile(confidence: float) -> float:

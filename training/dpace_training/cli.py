@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -32,13 +33,11 @@ Overrides = Annotated[
 def prepare(config: ConfigFile, overrides: Overrides = None) -> None:
     """Let the target answer the prompts and read its hidden states, before `dpace train`."""
     require_one_process("prepare", os.environ)
-    import torch
-
     from dpace_training.data.prepare import prepare as run
+    from dpace_training.device import available_device
 
     _log_to_stderr()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    data = run(load_config(TrainConfig, config, overrides or []), device)
+    data = run(load_config(TrainConfig, config, overrides or []), available_device())
     typer.echo(
         f"{len(data.documents)} documents with {data.num_trained_tokens} tokens to train on, "
         f"about {100 * data.agreement:.2f} % of them the target's first choice; "
@@ -85,6 +84,7 @@ def study(
 ) -> None:
     """Train the same drafter under several objectives and seeds, and compare them."""
     require_one_process("study", os.environ)
+    from dpace_training.device import available_device
     from dpace_training.study.config import StudyConfig
     from dpace_training.study.report import study_table, write_study_figures
     from dpace_training.study.run import run_study
@@ -92,20 +92,37 @@ def study(
     _log_to_stderr()
     require_writable(json_file)
     settings = load_config(StudyConfig, config, overrides or [])
-    result = run_study(settings)
+    result = run_study(settings, available_device())
     for held_out in settings.held_out:
         Console().print(study_table(result, held_out))
     write_json(json_file, result)
     typer.echo(str(write_study_figures(result, settings.base.output, json_file)))
 
 
-def examine_by_replay(target: str, drafter: Path, prompts: Path) -> list[Finding]:
-    """`dpace doctor --replay`; arguments as in `dpace_training.evaluation.doctor`."""
+def examine_by_replay(
+    target: str, drafter: Path, prompts: Path, settings: Sequence[str]
+) -> list[Finding]:
+    """`dpace doctor --replay`; arguments as in `dpace_training.evaluation.doctor`.
+
+    Args:
+        target: Folder or hub name of the target.
+        drafter: Folder of the drafter.
+        prompts: File, folder or dataset of prompts.
+        settings: KEY=VALUE of `ComparisonConfig`.
+
+    Raises:
+        ConfigError: If a setting is wrong.
+    """
+    from dpace_training.device import available_device
     from dpace_training.evaluation.config import ComparisonConfig
     from dpace_training.evaluation.doctor import examine_by_replay as examine
 
-    config = ComparisonConfig(conversations=prompts, max_documents=DOCTOR_PROMPTS)
-    return examine(target, drafter, config)
+    config = load_config(
+        ComparisonConfig,
+        None,
+        _replay_overrides(prompts, [f"max_documents={DOCTOR_PROMPTS}", *settings]),
+    )
+    return examine(target, drafter, config, device=available_device())
 
 
 @app.command(name="eval")
@@ -120,24 +137,36 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="Keep the target's answers here for the next time."),
     ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Keep answers and hidden states here, for more drafters."
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="KEY=VALUE, for example max_new_tokens or temperature."),
+        typer.Option("--set", help="KEY=VALUE, for example max_new_tokens, temperature or dtype."),
     ] = None,
 ) -> None:
     """Measure acceptance of drafters on the same answers of the target, without a server."""
     require_one_process("eval", os.environ)
+    from dpace_training.device import available_device
     from dpace_training.evaluation.compare import compare_drafters
     from dpace_training.evaluation.config import ComparisonConfig
     from dpace_training.evaluation.report import evaluation_table
 
     _log_to_stderr()
     require_writable(json_file)
-    overrides = [*(settings or []), f"conversations={json.dumps(str(prompts))}"]
-    config = load_config(ComparisonConfig, None, overrides)
-    result = compare_drafters(target, drafter, config, answers=answers)
+    config = load_config(ComparisonConfig, None, _replay_overrides(prompts, settings or []))
+    result = compare_drafters(
+        target, drafter, config, device=available_device(), answers=answers, store=store
+    )
     Console().print(evaluation_table(result))
     write_json(json_file, result)
+
+
+def _replay_overrides(prompts: Path, settings: Sequence[str]) -> list[str]:
+    return [*settings, f"conversations={json.dumps(str(prompts))}"]
 
 
 def _log_to_stderr() -> None:

@@ -6,7 +6,11 @@ import statistics
 
 import pytest
 
-from dpace_serve.acceptance.moments import AcceptanceMoments, paired_tau_ratio
+from dpace_serve.acceptance.moments import (
+    AcceptanceMoments,
+    paired_tau_difference,
+    paired_tau_ratio,
+)
 from dpace_serve.acceptance.request import RequestAcceptance
 
 Z95 = 1.959964  # from a printed table of the normal distribution
@@ -219,3 +223,61 @@ def test_a_drafter_without_a_step_has_no_ratio():
 def test_lists_of_different_length_are_not_pairs():
     with pytest.raises(ValueError, match="got 1 and 2"):
         paired_tau_ratio([(1, 1)], [(1, 1), (1, 1)], 0.95)
+
+
+def test_paired_difference_of_two_requests_by_hand():
+    # tau 2 and 5. Of a, r = 1 and mean steps 3/2: parts (0 - 1) / 1.5 and (3 - 2) / 1.5, so -+2/3.
+    # Of b, r = 4 and mean steps 1: parts -+1. d = -+1/3, sd = sqrt(2) / 3 and SE = 1/3.
+    result = paired_tau_difference([(0, 1), (3, 2)], [(3, 1), (5, 1)], 0.95)
+    assert result.difference == pytest.approx(3)
+    assert result.low == pytest.approx(3 - Z95 / 3, rel=1e-6)
+    assert result.high == pytest.approx(3 + Z95 / 3, rel=1e-6)
+
+
+def test_a_drafter_differs_from_itself_by_exactly_nothing():
+    rows = clustered_requests(50, seed=7)
+    result = paired_tau_difference(rows, rows, 0.95)
+    assert (result.difference, result.low, result.high) == (0.0, 0.0, 0.0)
+
+
+def test_swapping_the_drafters_turns_the_sign_of_the_difference_and_its_bounds():
+    a, b = clustered_requests(80, seed=8), clustered_requests(80, seed=9, shift=0.1)
+    forth, back = paired_tau_difference(a, b, 0.9), paired_tau_difference(b, a, 0.9)
+    assert back.difference == pytest.approx(-forth.difference)
+    assert back.low == pytest.approx(-forth.high)
+    assert back.high == pytest.approx(-forth.low)
+
+
+def test_the_paired_interval_of_the_difference_agrees_with_a_bootstrap_over_requests():
+    a = clustered_requests(300, seed=15)
+    b = better_on_the_same_requests(a, seed=16)
+    generator = random.Random(17)
+    differences = []
+    for _ in range(2000):
+        drawn = generator.choices(range(len(a)), k=len(a))
+        differences.append(tau_of([b[i] for i in drawn]) - tau_of([a[i] for i in drawn]))
+    cuts = statistics.quantiles(differences, n=40)  # 2.5 % steps
+    result = paired_tau_difference(a, b, 0.95)
+    width = result.high - result.low
+    assert result.difference == pytest.approx(tau_of(b) - tau_of(a))
+    assert result.low == pytest.approx(cuts[0], abs=0.1 * width)
+    assert result.high == pytest.approx(cuts[-1], abs=0.1 * width)
+
+
+def test_pairing_narrows_the_interval_of_the_difference_too():
+    a = clustered_requests(300, seed=12)
+    b = better_on_the_same_requests(a, seed=13)
+    paired = paired_tau_difference(a, b, 0.95)
+    unpaired = paired_tau_difference(a, random.Random(14).sample(b, len(b)), 0.95)
+    assert unpaired.difference == pytest.approx(paired.difference)
+    assert unpaired.high - unpaired.low > 3 * (paired.high - paired.low)
+
+
+def test_a_difference_without_enough_to_go_on_is_not_a_number():
+    one = paired_tau_difference([(1, 1)], [(3, 1)], 0.95)
+    assert one.difference == 2.0
+    assert math.isnan(one.low)
+    assert math.isnan(one.high)
+    assert math.isnan(paired_tau_difference([(0, 0)] * 2, [(1, 1)] * 2, 0.95).difference)
+    with pytest.raises(ValueError, match="got 1 and 2"):
+        paired_tau_difference([(1, 1)], [(1, 1), (1, 1)], 0.95)

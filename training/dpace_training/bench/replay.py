@@ -5,14 +5,17 @@
 Processor time of one thread, all in one run. Decoding is the loop of `evaluation.decode`, a prompt
 at a time: target and drafter, from the prompt to the end of the answer. The replay needs the answer
 beforehand; writing it is not counted. Counted are all of the drafter's work and the comparison,
-once with and once without the target's pass over prompts and answers that reads the hidden states:
-it is done once, and then serves every drafter and every evaluation of a training run.
+once with the target's pass over prompts and answers that reads the hidden states, and once with
+reading them from a store (`dpace eval --store`): that pass is done once, and then serves every
+drafter.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, TypeVar
 
 import torch
@@ -32,6 +35,7 @@ from dpace_training.evaluation.compare import load_drafter
 from dpace_training.evaluation.decode import decode
 from dpace_training.evaluation.held_out import HeldOutPrompt, held_out_prompts
 from dpace_training.evaluation.replay import replay
+from dpace_training.evaluation.store import stored_prompts
 
 DRAFTER = "dpace"
 MAX_NEW_TOKENS = 96
@@ -49,23 +53,39 @@ class ReplayTiming:
     steps: int
     decode_seconds: float
     read_seconds: float
+    load_seconds: float
     replay_seconds: float
     ratio_reading_anew: float
     ratio_stored: float
 
 
 def time_replay(
-    target: Target, drafter: BlockDrafter, documents: Sequence[TokenizedConversation]
+    target: Target,
+    drafter: BlockDrafter,
+    documents: Sequence[TokenizedConversation],
+    *,
+    store: Path,
 ) -> ReplayTiming:
     """Decode and replay answered prompts, and check that both count the same steps.
+
+    Args:
+        target: Model that answered.
+        drafter: Drafter for it.
+        documents: Prompts with the target's own answers.
+        store: Folder for the hidden states.
 
     Raises:
         RuntimeError: If they do not.
     """
     layer_ids = drafter.config.target_layer_ids
-    prompts, read_seconds = _timed(
+    _, read_seconds = _timed(
         lambda: held_out_prompts(target, documents, layer_ids, batch_size=DOCUMENTS_AT_ONCE)
     )
+    from_store = partial(
+        stored_prompts, target, documents, layer_ids, store, batch_size=DOCUMENTS_AT_ONCE
+    )
+    from_store()
+    prompts, load_seconds = _timed(from_store)
     replayed, replay_seconds = _timed(lambda: _replay(target, drafter, prompts))
     decoded, decode_seconds = _timed(lambda: [_decode(target, drafter, one) for one in prompts])
     if [_counted(steps) for steps in replayed] != [_counted(steps) for steps in decoded]:
@@ -76,9 +96,10 @@ def time_replay(
         steps=sum(len(steps.per_step_accepted) for steps in decoded),
         decode_seconds=decode_seconds,
         read_seconds=read_seconds,
+        load_seconds=load_seconds,
         replay_seconds=replay_seconds,
         ratio_reading_anew=decode_seconds / (read_seconds + replay_seconds),
-        ratio_stored=decode_seconds / replay_seconds,
+        ratio_stored=decode_seconds / (load_seconds + replay_seconds),
     )
 
 
@@ -93,12 +114,15 @@ def main(
     drafter = load_drafter(drafter_folder(DRAFTER))
     chosen = choose_prompts(read_prompts(prompts_file()), per_workload=prompts_per_workload)
     documents = _answered(target, chosen)
-    time_replay(target, drafter, documents[:1])  # the first products of a process are slow
-    timing = time_replay(target, drafter, documents)
+    with TemporaryDirectory() as folder:
+        # The first products of a process are slow.
+        time_replay(target, drafter, documents[:1], store=Path(folder) / "first")
+        timing = time_replay(target, drafter, documents, store=Path(folder) / "all")
     typer.echo(
         f"{timing.prompts} prompts, {timing.tokens} tokens, {timing.steps} verification steps\n"
         f"decoding {timing.decode_seconds:.2f} s, reading hidden states "
-        f"{timing.read_seconds:.2f} s, replay {timing.replay_seconds:.2f} s of one core\n"
+        f"{timing.read_seconds:.2f} s, from the store {timing.load_seconds:.2f} s, replay "
+        f"{timing.replay_seconds:.2f} s of one core\n"
         f"replay is {timing.ratio_stored:.1f} times faster with stored hidden states, "
         f"{timing.ratio_reading_anew:.1f} times when it reads them anew"
     )

@@ -32,9 +32,9 @@ def load_needed_target(config: TrainConfig, device: torch.device) -> Target:
     has_answers = data.regenerate.enabled or config.evaluation.conversations is not None
     answers_here = has_answers and data.regenerate.backend == "transformers"
     if answers_here or data.hidden_states_backend == "transformers":
-        target = load_target(config.target, dtype=dtype, enable_thinking=data.enable_thinking)
-        target.model.to(device)
-        return target
+        return load_target(
+            config.target, dtype=dtype, device=device, enable_thinking=data.enable_thinking
+        )
     target = load_target_ends(config.target, dtype=dtype, enable_thinking=data.enable_thinking)
     model = target.model
     # The layers between them have no weights that could be moved.

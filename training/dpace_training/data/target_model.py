@@ -67,12 +67,19 @@ class Target:
         return found
 
 
-def load_target(folder: Path, *, dtype: torch.dtype, enable_thinking: bool | None = None) -> Target:
+def load_target(
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | None = None,
+    enable_thinking: bool | None = None,
+) -> Target:
     """Load a target from a folder, frozen and in evaluation mode.
 
     Args:
         folder: Folder of the target.
         dtype: Number format of its weights.
+        device: Where it computes; the CPU when not given.
         enable_thinking: What its chat template is told about thinking; None tells it nothing.
 
     Raises:
@@ -85,6 +92,7 @@ def load_target(folder: Path, *, dtype: torch.dtype, enable_thinking: bool | Non
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
     except _LOADING_ERRORS as error:
         raise _not_loadable(folder, error) from None
+    model.to(device or torch.device("cpu"))
     return _target(folder, model, enable_thinking)
 
 

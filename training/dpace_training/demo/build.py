@@ -167,7 +167,11 @@ def compare(result: Path) -> None:
         for objective in OBJECTIVES
     ]
     answers = WORK / "comparison-answers.jsonl"
-    _write_json(result, compare_drafters(target_folder(), drafters, prompts, answers=answers))
+    # Figures of the bundled files, which are made on a CPU.
+    found = compare_drafters(
+        target_folder(), drafters, prompts, device=torch.device("cpu"), answers=answers, store=None
+    )
+    _write_json(result, found)
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

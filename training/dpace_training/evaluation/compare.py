@@ -25,6 +25,7 @@ from dpace_training.evaluation.held_out import (
     measure_leading_runs,
 )
 from dpace_training.evaluation.report import evaluation_result
+from dpace_training.evaluation.store import answers_file, stored_prompts
 
 
 def compare_drafters(
@@ -32,50 +33,51 @@ def compare_drafters(
     drafter_folders: Sequence[Path],
     config: ComparisonConfig,
     *,
+    device: torch.device,
     answers: Path | None,
+    store: Path | None,
 ) -> dict[str, Any]:
-    """Measure acceptance of drafters in float32 on the same answers of the target.
+    """Measure acceptance of drafters on the same answers of the target.
 
     Args:
         target_folder: Folder of the target.
         drafter_folders: Folders of drafters; their names are the names in the result.
-        config: Prompts, how many, and how the target answers them.
+        config: Prompts, how many, how the target answers them, and the number format.
+        device: Where target and drafters compute.
         answers: JSONL file that keeps the target's answers, so that a run that was cut goes on
             and the next one finds them; none keeps none.
+        store: Folder that keeps the target's hidden states, and its answers if no file is given
+            for them; none keeps none.
 
     Raises:
-        ConfigError: If the prompts cannot be read, or the drafters were trained with different
-            settings of thinking.
+        ConfigError: If the prompts cannot be read, the drafters were trained with different
+            settings of thinking, or what is kept was made with another target, other prompts or
+            otherwise.
         CheckpointError: If a folder is wrong, or a drafter does not fit the target.
     """
     if config.conversations is None:
         raise ConfigError("no prompts to evaluate on. Give a JSONL file of conversations.")
-    names = [folder.resolve().name for folder in drafter_folders]
-    if len(set(names)) < len(names):
-        raise ConfigError(
-            f"drafters are told apart by the names of their folders, got {', '.join(names)}. "
-            "Rename one, or give each drafter once."
-        )
-    drafters = {folder: load_drafter(folder) for folder in drafter_folders}
+    _require_different_names(drafter_folders)
+    dtype: torch.dtype = getattr(torch, config.dtype)
+    drafters = {folder: load_drafter(folder).to(device, dtype) for folder in drafter_folders}
     source = read_source(config.conversations, config.input, needs_prompt=True)
     sources = spread(source, config.max_documents)
     target = load_target(
-        target_folder, dtype=torch.float32, enable_thinking=_enable_thinking(drafters)
+        target_folder, dtype=dtype, device=device, enable_thinking=_enable_thinking(drafters)
     )
     for folder, drafter in drafters.items():
         require_fit(folder, drafter, target)
-    documents = answer_prompts(target, sources, config, answers)
+    kept = answers_file(store) if answers is None and store is not None else answers
+    documents = answer_prompts(target, sources, config, kept)
+    embedding = target.model.get_input_embeddings().weight
+    head = target.model.get_output_embeddings().weight
     prompts: dict[tuple[int, ...], list[HeldOutPrompt]] = {}
     arms = []
     for folder, drafter in drafters.items():
         layer_ids = drafter.config.target_layer_ids
         if layer_ids not in prompts:
-            prompts[layer_ids] = held_out_prompts(
-                target, documents, layer_ids, batch_size=config.batch_size
-            )
+            prompts[layer_ids] = _with_states(target, documents, layer_ids, config, store)
         name, answered = folder.resolve().name, prompts[layer_ids]
-        embedding = target.model.get_input_embeddings().weight
-        head = target.model.get_output_embeddings().weight
         arm = measure_acceptance(name, drafter, answered, embedding=embedding, head=head)
         if config.all_anchors:
             runs = measure_leading_runs(name, drafter, answered, embedding=embedding, head=head)
@@ -88,11 +90,34 @@ def compare_drafters(
         arms,
         temperature=config.temperature,
         seed=config.seed,
+        dtype=config.dtype,
     )
 
 
+def _require_different_names(folders: Sequence[Path]) -> None:
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) < len(names):
+        raise ConfigError(
+            f"drafters are told apart by the names of their folders, got {', '.join(names)}. "
+            "Rename one, or give each drafter once."
+        )
+
+
+def _with_states(
+    target: Target,
+    documents: Sequence[TokenizedConversation],
+    layer_ids: tuple[int, ...],
+    config: ComparisonConfig,
+    store: Path | None,
+) -> list[HeldOutPrompt]:
+    size = config.batch_size
+    if store is None:
+        return held_out_prompts(target, documents, layer_ids, batch_size=size)
+    return stored_prompts(target, documents, layer_ids, store, batch_size=size)
+
+
 def load_drafter(folder: Path) -> BlockDrafter:
-    """A drafter from its folder, in float32 and evaluation mode.
+    """A drafter from its folder, on the CPU in float32, in evaluation mode.
 
     Raises:
         CheckpointError: If the folder is missing or damaged.

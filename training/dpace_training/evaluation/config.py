@@ -1,10 +1,12 @@
 """What `dpace eval` decides."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from dpace_training.config import EvaluationConfig
+
+NumberFormat = Literal["float32", "bfloat16", "float16"]
 
 
 class ComparisonConfig(EvaluationConfig):
@@ -14,5 +16,8 @@ class ComparisonConfig(EvaluationConfig):
     """Sampling temperature of the answers; 0 is greedy. Drafts stay the most likely tokens."""
     seed: int = 0
     """Seed of sampled answers."""
+    dtype: NumberFormat = "float32"
+    """Number format in which target and drafters compute: the target's answers decide what is
+    right, a smaller format is for targets that are too big."""
     all_anchors: bool = True
     """Draft after every token of the answers too: a second number, which is not tau."""

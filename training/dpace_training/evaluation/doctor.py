@@ -44,14 +44,15 @@ Pairs = tuple[tuple[int, int], ...]
 
 
 def examine_by_replay(
-    target: str | Path, drafter_dir: Path, config: ComparisonConfig
+    target: str | Path, drafter_dir: Path, config: ComparisonConfig, *, device: torch.device
 ) -> list[Finding]:
     """Replay the target's answers under the drafter's configuration, and under its alternatives.
 
     Args:
         target: Folder of the target, or the hub name of a local copy.
         drafter_dir: Folder of the drafter.
-        config: Prompts, how many, and how the target answers them.
+        config: Prompts, how many, how the target answers them, and the number format.
+        device: Where target and drafter compute.
 
     Returns:
         One finding per question. An alternative counts as better where the mean leading run is at
@@ -68,9 +69,10 @@ def examine_by_replay(
         raise ConfigError("no prompts to replay. Give a JSONL file of conversations.")
     source = read_source(config.conversations, config.input, needs_prompt=True)
     sources = spread(source, config.max_documents)
-    drafter = load_drafter(drafter_dir)
+    dtype: torch.dtype = getattr(torch, config.dtype)
+    drafter = load_drafter(drafter_dir).to(device, dtype)
     loaded = load_target(
-        folder, dtype=torch.float32, enable_thinking=drafter.config.enable_thinking
+        folder, dtype=dtype, device=device, enable_thinking=drafter.config.enable_thinking
     )
     require_fit(drafter_dir, drafter, loaded)
     documents = answer_prompts(loaded, sources, config, None)
@@ -105,7 +107,8 @@ class _Replays:
 
     def pairs(self, config: DrafterConfig) -> Pairs:
         """(Right leading drafts, anchors) of each answer, after every token of it."""
-        reading = BlockDrafter(config).eval()
+        weight = self.drafter.fc.weight
+        reading = BlockDrafter(config).to(weight.device, weight.dtype).eval()
         reading.load_state_dict(self.drafter.state_dict())
         layer_ids = config.target_layer_ids
         # Most alternatives read the same layers: the target runs once for all of them.

@@ -1,6 +1,6 @@
-"""Acceptance of a drafter on held-out prompts that the target has answered, all in float32."""
+"""Acceptance of a drafter on held-out prompts that the target has answered."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,6 @@ from dpace_training.evaluation.rollouts import Rollout, batches_by_length
 from dpace_training.progress import progress_bar
 
 MIN_FILL = 0.9
-"""A batch of documents is read with at most a tenth of padding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +85,7 @@ def held_out_prompts(
 
     def read(places: Sequence[int]) -> list[Tensor]:
         states = read_states(target, [documents[place] for place in places], layer_ids)
-        # Copies, or the padding would be kept alive with them.
-        return [taps.float().clone() for taps, _ in states]
+        return [in_main_memory(taps) for taps, _ in states]
 
     return _joined(documents, read, batch_size=batch_size)
 
@@ -104,9 +102,24 @@ def prompts_with_features(
     """
     return _joined(
         documents,
-        lambda places: [feature.taps.float().clone() for feature in features.of(places)],
+        lambda places: [in_main_memory(feature.taps) for feature in features.of(places)],
         batch_size=batch_size,
     )
+
+
+def batches_of_documents(
+    documents: Sequence[TokenizedConversation], *, batch_size: int
+) -> Iterator[list[int]]:
+    """Places of documents that the target reads together, with at most a tenth of padding."""
+    return batches_by_length(
+        [len(document.token_ids) for document in documents],
+        fits=lambda rows, longest, shortest: rows <= batch_size and shortest >= MIN_FILL * longest,
+    )
+
+
+def in_main_memory(taps: Float[Tensor, "tokens features"]) -> Float[Tensor, "tokens features"]:
+    """A copy there, which keeps no batch alive with its padding."""
+    return taps.to("cpu", copy=True)
 
 
 def _joined(
@@ -116,13 +129,8 @@ def _joined(
     batch_size: int,
 ) -> list[HeldOutPrompt]:
     prompts: dict[int, HeldOutPrompt] = {}
-    lengths = [len(document.token_ids) for document in documents]
-    batches = batches_by_length(
-        lengths,
-        fits=lambda rows, longest, shortest: rows <= batch_size and shortest >= MIN_FILL * longest,
-    )
     with progress_bar("hidden states of held-out answers", len(documents)) as advance:
-        for places in batches:
+        for places in batches_of_documents(documents, batch_size=batch_size):
             for place, taps in zip(places, read(places), strict=True):
                 document = documents[place]
                 rollout = Rollout(

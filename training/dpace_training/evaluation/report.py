@@ -8,8 +8,13 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from dpace_serve.acceptance.moments import AcceptanceMoments, paired_tau_ratio
+from dpace_serve.acceptance.moments import (
+    AcceptanceMoments,
+    paired_tau_difference,
+    paired_tau_ratio,
+)
 from dpace_training.evaluation.all_anchors import LeadingRuns
+from dpace_training.evaluation.config import NumberFormat
 from dpace_training.evaluation.held_out import ArmAcceptance
 
 CONFIDENCE = 0.95
@@ -23,6 +28,7 @@ def evaluation_result(
     *,
     temperature: float,
     seed: int,
+    dtype: NumberFormat,
 ) -> dict[str, Any]:
     """The result of `dpace eval`: acceptance of each drafter, and each pair on the same prompts.
 
@@ -34,12 +40,14 @@ def evaluation_result(
         arms: At least one drafter; all on the same prompts.
         temperature: With which the target answered; drafts are most likely tokens at any.
         seed: Of sampled answers.
+        dtype: Number format in which target and drafters computed.
     """
     return {
         "target": target,
         "block_size": block_size,
         "temperature": temperature,
         "seed": seed if temperature else None,
+        "dtype": dtype,
         "prompts": len(arms[0].pairs),
         "arms": [arm_record(arm) for arm in arms],
         "paired": [_pair_record(a, b) for b, a in itertools.combinations(arms, 2)],
@@ -73,7 +81,7 @@ def evaluation_table(result: dict[str, Any]) -> Table:
         for workload, record in arm["workloads"].items():
             table.add_row(f"  {workload}", *_cells(record))
         table.add_section()
-    lines = [_pair_line(pair) for pair in result["paired"]]
+    lines = [line for pair in result["paired"] for line in _pair_lines(pair)]
     measured = [arm for arm in result["arms"] if "all_anchors" in arm]
     if measured:
         lines += ["", "After every token of the answers, all alike (not tau):"]
@@ -123,12 +131,16 @@ def _all_anchors(runs: Sequence[LeadingRuns]) -> dict[str, Any]:
 def _pair_record(a: ArmAcceptance, b: ArmAcceptance) -> dict[str, Any]:
     # The ratio is a over b, so the base of the comparison goes first.
     ratio = paired_tau_ratio(b.pairs, a.pairs, CONFIDENCE)
+    difference = paired_tau_difference(b.pairs, a.pairs, CONFIDENCE)
     return {
         "a": a.name,
         "b": b.name,
         "tau_ratio": _number(ratio.ratio),
         "low": _number(ratio.low),
         "high": _number(ratio.high),
+        "tau_difference": _number(difference.difference),
+        "difference_low": _number(difference.low),
+        "difference_high": _number(difference.high),
         **_all_anchors_ratio(a, b),
     }
 
@@ -161,9 +173,13 @@ def _cells(record: dict[str, Any]) -> tuple[str, str, str, str, str]:
     )
 
 
-def _pair_line(pair: dict[str, Any]) -> str:
-    interval = _interval(pair["low"], pair["high"])
-    return f"tau of {pair['a']} / {pair['b']}: {_text(pair['tau_ratio'])} ({interval})"
+def _pair_lines(pair: dict[str, Any]) -> tuple[str, str]:
+    of_ratio = _interval(pair["low"], pair["high"])
+    of_difference = _interval(pair["difference_low"], pair["difference_high"])
+    return (
+        f"tau of {pair['a']} / {pair['b']}: {_text(pair['tau_ratio'])} ({of_ratio})",
+        f"tau of {pair['a']} - {pair['b']}: {_text(pair['tau_difference'])} ({of_difference})",
+    )
 
 
 def _percentages(rates: Sequence[float | None]) -> str:
@@ -179,9 +195,8 @@ def _all_anchors_line(arm: dict[str, Any]) -> str:
 
 
 def _manner(result: dict[str, Any]) -> str:
-    if result["temperature"] == 0:
-        return "greedy"
-    return f"temperature {result['temperature']:g}, seed {result['seed']}"
+    manner = f"temperature {result['temperature']:g}, seed {result['seed']}"
+    return f"{manner if result['temperature'] else 'greedy'}, {result['dtype']}"
 
 
 def _interval(low: float | None, high: float | None) -> str:

@@ -23,7 +23,8 @@ class Rollout:
     num_prompt_tokens: int
     """Where the answer starts; its first token comes from the prompt's pass, at least 1."""
     taps: Float[Tensor, "tapped_tokens taps_size"]
-    """Hidden states of the tapped layers, for all tokens but, if you like, the last."""
+    """Hidden states of the tapped layers, for all tokens but, if you like, the last; any floating
+    dtype. Like the tokens they wait in main memory, wherever the drafter computes."""
 
     @property
     def last(self) -> int:
@@ -73,7 +74,6 @@ class RolloutBatch:
         # The last token is never before an anchor; some rollouts have no taps for it.
         taps = [rollout.taps[: rollout.last] for rollout in rollouts]
         token_ids = pad_sequence([rollout.token_ids for rollout in rollouts], batch_first=True)
-        # Rollouts wait in main memory, wherever the drafter computes.
         device = drafter.fc.weight.device
         return cls(
             token_ids=token_ids.to(device),

@@ -17,6 +17,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.nn.parallel import DistributedDataParallel
 
+from dpace_training.device import available_device
+
 Sharding = Literal["none", "fsdp2"]
 
 # The first rank prepares data alone, which may take hours, while the others wait for it.
@@ -34,8 +36,7 @@ class Ranks:
 
     def __init__(self) -> None:
         """Join the other processes, where a launcher has started some."""
-        # Sums are kept in float64, which Apple's devices lack.
-        is_cpu = not torch.cuda.is_available()
+        is_cpu = available_device().type == "cpu"
         state = PartialState(cpu=is_cpu, timeout=LONGEST_WAIT)
         self.rank: int = state.process_index
         self.size: int = state.num_processes

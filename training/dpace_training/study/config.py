@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from dpace_serve.config import Config
 from dpace_training.config import InputConfig, TrainConfig
+from dpace_training.evaluation.config import ComparisonConfig, NumberFormat
 from dpace_training.losses.config import LossConfig
 
 ArmName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -45,6 +46,9 @@ class StudyConfig(Config):
     """Seeds of the runs: initial weights, order of the documents, anchors."""
     held_out: Annotated[dict[ArmName, HeldOutSet], Field(min_length=1)]
     """Sets of held-out prompts by name."""
+    dtype: NumberFormat = ComparisonConfig().dtype
+    """Number format in which target and drafters compute when they are measured, whatever the
+    training ran in."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "StudyConfig":

@@ -24,6 +24,7 @@ from dpace_training.data.tokenize import (
     tokenize_document,
 )
 from dpace_training.evaluation.compare import load_drafter
+from dpace_training.evaluation.config import ComparisonConfig
 from dpace_training.evaluation.held_out import (
     ArmAcceptance,
     HeldOutPrompt,
@@ -41,17 +42,21 @@ TRAINED_FILE = "model.safetensors"
 logger = logging.getLogger(__name__)
 
 
-def run_study(config: StudyConfig) -> dict[str, Any]:
+def run_study(config: StudyConfig, device: torch.device) -> dict[str, Any]:
     """Do what is left of a study and return its result.
 
     A finished run is not repeated, a cut one goes on. Several processes may share the work, each
     with seeds of its own; the last call, with all seeds, finds all runs finished.
 
+    Args:
+        config: The study.
+        device: Where target and drafters compute when they are measured; training finds its own.
+
     Raises:
         ConfigError: If a file or setting is wrong, or the folder holds another study's runs.
         CheckpointError: If the target cannot be loaded or a drafter is damaged.
     """
-    measure = _Measure(config)
+    measure = _Measure(config, device)
     results = []
     for seed in config.seeds:
         for arm in config.arms:
@@ -76,8 +81,10 @@ class _LoadedSets:
 class _Measure:
     """Replays the held-out answers; they and the target are loaded when first needed."""
 
-    def __init__(self, config: StudyConfig) -> None:
+    def __init__(self, config: StudyConfig, device: torch.device) -> None:
         self._config = config
+        self._device = device
+        self._dtype: torch.dtype = getattr(torch, config.dtype)
         self._loaded: _LoadedSets | None = None
         self._has_steps = False
 
@@ -99,6 +106,8 @@ class _Measure:
         """Acceptance of the drafter in this folder on every set, measured once."""
         key: dict[str, Any] = {name: _set_key(held_out) for name, held_out in self._sets.items()}
         key["drafter"] = _digest(folder / TRAINED_FILE)
+        if self._config.dtype != ComparisonConfig().dtype:  # figures from before lack the key
+            key["dtype of target and drafter"] = self._config.dtype  # no set can have this name
         claim_key(folder / "held_out.key.json", key, what="acceptance on held-out prompts")
         path = folder / ACCEPTANCE_FILE
         if path.exists():
@@ -115,7 +124,7 @@ class _Measure:
         return self._config.held_out
 
     def _measured(self, folder: Path) -> dict[str, RunAcceptance]:
-        drafter = load_drafter(folder)
+        drafter = load_drafter(folder).to(self._device, self._dtype)
         if self._loaded is None:
             self._loaded = self._load(drafter.config.target_layer_ids)
         model = self._loaded.target.model
@@ -144,10 +153,12 @@ class _Measure:
         return _LoadedSets(target, prompts)
 
     def _load_target(self) -> Target:
-        # In float32, whatever the training ran in: the target's answers decide what is right.
         base = self._config.base
         return load_target(
-            base.target, dtype=torch.float32, enable_thinking=base.data.enable_thinking
+            base.target,
+            dtype=self._dtype,
+            device=self._device,
+            enable_thinking=base.data.enable_thinking,
         )
 
     def _answered(

@@ -73,7 +73,9 @@ def test_a_drafter_of_it_is_prepared_and_examined(values, gemma3_folder, tmp_pat
     data = prepare(build_config(TrainConfig, values, source="the test"))
     checkpoint.write(tmp_path / "drafter", data.drafter, BlockDrafter(data.drafter).state_dict())
     prompts = ComparisonConfig(conversations=tmp_path / "chats.jsonl", max_new_tokens=6)
-    findings = examine_by_replay(str(gemma3_folder), tmp_path / "drafter", prompts)
+    findings = examine_by_replay(
+        str(gemma3_folder), tmp_path / "drafter", prompts, device=torch.device("cpu")
+    )
     assert "acceptance" in [finding.check for finding in findings]
 
 
@@ -86,7 +88,7 @@ def test_a_study_measures_on_it(values, tmp_path):
         "seeds": [0],
         "held_out": {"greedy": held_out},
     }
-    result = run_study(build_config(StudyConfig, study, source="the test"))
+    result = run_study(build_config(StudyConfig, study, source="the test"), torch.device("cpu"))
     assert result["arms"][0]["sets"]["greedy"]["prompts"] == 4
 
 

@@ -41,7 +41,9 @@ class Trained:
 
     def examine(self, drafter, target=None):
         config = ComparisonConfig(conversations=self.prompts, max_new_tokens=LIMIT)
-        found = examine_by_replay(target or self.target, drafter, config)
+        found = examine_by_replay(
+            target or self.target, drafter, config, device=torch.device("cpu")
+        )
         assert [finding.check for finding in found] == CHECKS
         return found
 
@@ -195,7 +197,7 @@ def test_a_target_that_is_not_here_is_refused(trained, drafter, monkeypatch):
 
 def test_a_replay_needs_prompts(trained, drafter):
     with pytest.raises(ConfigError, match="no prompts to replay"):
-        examine_by_replay(trained.target, drafter, ComparisonConfig())
+        examine_by_replay(trained.target, drafter, ComparisonConfig(), device=torch.device("cpu"))
 
 
 def test_the_command_measures_where_it_is_asked_to(trained, drafter, tmp_path):

@@ -18,6 +18,7 @@ from dpace_training.fit import run
 from dpace_training.fit.ranks import Ranks
 from dpace_training.fit.trainer import Trainer
 
+CPU = torch.device("cpu")
 LIMIT = 24
 
 
@@ -91,7 +92,9 @@ def test_eval_of_sampled_answers_says_so_and_depends_on_the_seed(made):
         prompts = ComparisonConfig(
             conversations=config.data.conversations, max_new_tokens=LIMIT, **settings
         )
-        return compare_drafters(config.target, [config.output], prompts, answers=None)
+        return compare_drafters(
+            config.target, [config.output], prompts, device=CPU, answers=None, store=None
+        )
 
     greedy, sampled = evaluated(), evaluated(temperature=1, seed=3)
     assert (greedy["temperature"], greedy["seed"]) == (0, None)
@@ -106,13 +109,17 @@ def test_answers_kept_at_another_temperature_are_refused(made, tmp_path):
     config, _ = made
     prompts = ComparisonConfig(conversations=config.data.conversations, max_new_tokens=4)
     answers = tmp_path / "answers.jsonl"
-    compare_drafters(config.target, [config.output], prompts, answers=answers)
+    compare_drafters(
+        config.target, [config.output], prompts, device=CPU, answers=answers, store=None
+    )
     with pytest.raises(ConfigError, match="answers"):
         compare_drafters(
             config.target,
             [config.output],
             prompts.model_copy(update={"temperature": 1.0}),
+            device=CPU,
             answers=answers,
+            store=None,
         )
 
 
@@ -121,7 +128,9 @@ def test_drafting_at_all_anchors_can_be_left_out(made):
     prompts = ComparisonConfig(
         conversations=config.data.conversations, max_new_tokens=LIMIT, all_anchors=False
     )
-    (arm,) = compare_drafters(config.target, [config.output], prompts, answers=None)["arms"]
+    (arm,) = compare_drafters(
+        config.target, [config.output], prompts, device=CPU, answers=None, store=None
+    )["arms"]
     assert "all_anchors" not in arm
 
 
@@ -140,13 +149,22 @@ def test_kept_answers_are_used_again(made, tmp_path):
     config, _ = made
     prompts = ComparisonConfig(conversations=config.data.conversations, max_new_tokens=LIMIT)
     answers = tmp_path / "kept" / "answers.jsonl"
-    fresh = compare_drafters(config.target, [config.output], prompts, answers=None)
-    assert compare_drafters(config.target, [config.output], prompts, answers=answers) == fresh
+    fresh = compare_drafters(
+        config.target, [config.output], prompts, device=CPU, answers=None, store=None
+    )
+    assert (
+        compare_drafters(
+            config.target, [config.output], prompts, device=CPU, answers=answers, store=None
+        )
+        == fresh
+    )
     # An answer that only the file knows shows that the file is read.
     lines = [json.loads(line) for line in answers.read_text().splitlines()]
     cut = [{**line, "answer_ids": line["answer_ids"][:1]} for line in lines]
     answers.write_text("".join(json.dumps(line) + "\n" for line in cut))
-    again = compare_drafters(config.target, [config.output], prompts, answers=answers)
+    again = compare_drafters(
+        config.target, [config.output], prompts, device=CPU, answers=answers, store=None
+    )
     assert again["arms"][0]["steps"] < fresh["arms"][0]["steps"]
 
 
@@ -158,14 +176,23 @@ def test_a_drafter_of_another_target_is_refused(made, tmp_path):
     checkpoint.write(tmp_path / "foreign", foreign, checkpoint.read_tensors(config.output))
     prompts = ComparisonConfig(conversations=config.data.conversations)
     with pytest.raises(CheckpointError, match=r"num_target_layers 9, .* has 6"):
-        compare_drafters(config.target, [tmp_path / "foreign"], prompts, answers=None)
+        compare_drafters(
+            config.target, [tmp_path / "foreign"], prompts, device=CPU, answers=None, store=None
+        )
 
 
 def test_drafters_of_the_same_name_are_refused(made):
     config, _ = made
     prompts = ComparisonConfig(conversations=config.data.conversations)
     with pytest.raises(ConfigError, match="got dpace, dpace"):
-        compare_drafters(config.target, [config.output, config.output], prompts, answers=None)
+        compare_drafters(
+            config.target,
+            [config.output, config.output],
+            prompts,
+            device=CPU,
+            answers=None,
+            store=None,
+        )
 
 
 def test_training_leaves_nothing_to_do_once_it_is_finished(made):

@@ -23,7 +23,7 @@ def arm(name, accepted_by_prompt):
 
 
 def greedy_result(arms):
-    return evaluation_result("tiny", 4, arms, temperature=0.0, seed=0)
+    return evaluation_result("tiny", 4, arms, temperature=0.0, seed=0, dtype="float32")
 
 
 DFLASH = arm("dflash", [[0, 1], [1, 0], [2, 0], [1, 1]])
@@ -53,6 +53,12 @@ def test_a_pair_compares_the_later_drafter_with_the_earlier_one():
     assert (pair["a"], pair["b"]) == ("dpace", "dflash")
     assert pair["tau_ratio"] == pytest.approx(2.5 / 1.75, abs=1e-6)
     assert pair["low"] < pair["tau_ratio"] < pair["high"]
+    # Parts of the prompts in tau: dflash (1, 1, 2, 2) - 0.75 * 2 over 2, dpace (4, 2, 4, 2) - 3
+    # over 2; their differences (0.75, -0.25, 0.25, -0.75) have SE sqrt(1.25 / 12).
+    assert pair["tau_difference"] == 2.5 - 1.75
+    reach = 1.959964 * (1.25 / 12) ** 0.5
+    assert pair["difference_low"] == pytest.approx(0.75 - reach, abs=1e-5)
+    assert pair["difference_high"] == pytest.approx(0.75 + reach, abs=1e-5)
 
 
 def test_three_drafters_make_three_pairs():
@@ -75,6 +81,7 @@ def test_the_table_says_it_for_people():
     console.print(evaluation_table(greedy_result([DFLASH, DPACE])))
     text = console.export_text()
     assert "tau of dpace / dflash: 1.43" in text
+    assert "tau of dpace - dflash: 0.75 (0.12 .. 1.38)" in text
     assert "1.75" in text
     assert "62 12  0" in text
 
@@ -110,9 +117,9 @@ def test_drafts_at_all_anchors_are_a_second_number_beside_tau():
     assert "right after right 67 50 50 %, whole 17 %" in text
 
 
-def test_sampled_answers_are_named_with_their_seed():
-    result = evaluation_result("tiny", 4, [DFLASH], temperature=1.0, seed=7)
-    assert (result["temperature"], result["seed"]) == (1, 7)
+def test_sampled_answers_are_named_with_their_seed_and_number_format():
+    result = evaluation_result("tiny", 4, [DFLASH], temperature=1.0, seed=7, dtype="bfloat16")
+    assert (result["temperature"], result["seed"], result["dtype"]) == (1, 7, "bfloat16")
     console = Console(record=True, width=80)
     console.print(evaluation_table(result))
-    assert "temperature 1, seed 7" in console.export_text()
+    assert "temperature 1, seed 7, bfloat16" in console.export_text()

@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from dpace_serve.config import build_config
 from dpace_serve.errors import ConfigError
@@ -12,7 +13,9 @@ from dpace_training.study.run import run_study
 
 
 def study(values, **changes):
-    return run_study(build_config(StudyConfig, values | changes, source="the test"))
+    return run_study(
+        build_config(StudyConfig, values | changes, source="the test"), torch.device("cpu")
+    )
 
 
 def test_every_arm_and_seed_is_trained_and_measured_once(values, monkeypatch):

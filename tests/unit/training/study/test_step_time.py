@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from dpace_serve.config import build_config
 from dpace_serve.errors import CheckpointError
@@ -10,7 +11,7 @@ from dpace_training.study.run import run_study
 
 def test_the_arms_of_a_study_start_from_the_drafter_of_its_baseline(values, tmp_path):
     study = build_config(StudyConfig, values, source="the test")
-    run_study(study)
+    run_study(study, torch.device("cpu"))
     baseline = load_drafter(study.run("dpace", 0).output)
     trainers = step_time.study_arms(study, tmp_path / "new")
     assert list(trainers) == ["dpace", "auf"]
