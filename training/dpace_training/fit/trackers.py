@@ -15,12 +15,14 @@ from accelerate.tracking import (
 from dpace_serve.errors import ConfigError
 from dpace_training.config import TrackerName
 from dpace_training.fit.tracking import LOG_FILE, TrainingLog
+from dpace_training.writing import writing
 
 
 class TrackedLog:
     """Writes each record to `log.jsonl`, and its numbers to every tracker."""
 
-    def __init__(self, log: TrainingLog, trackers: Sequence[GeneralTracker]) -> None:
+    def __init__(self, output: Path, log: TrainingLog, trackers: Sequence[GeneralTracker]) -> None:
+        self._output = output
         self._log = log
         self._trackers = trackers
 
@@ -28,7 +30,8 @@ class TrackedLog:
         """Append one record; it has a `step`."""
         self._log.write(record)
         for tracker in self._trackers:
-            tracker.log(scalars(record), step=record["step"])
+            with writing(self._output / tracker.name):
+                tracker.log(scalars(record), step=record["step"])
 
 
 def require_trackers(names: Sequence[TrackerName]) -> None:
@@ -58,14 +61,16 @@ def tracked_log(
         output: Folder of the run; its name is the project's name in trackers that want one.
         names: Trackers beside the log.
         resumed_step: Step that the run goes on from, 0 for a new one.
+
+    Raises:
+        CheckpointError: If the disk refuses the log or what a tracker writes.
     """
     log = TrainingLog(output / LOG_FILE, resumed_step=resumed_step)
     with ExitStack() as stack:
         trackers = [_make_tracker(name, output, resumed_step) for name in names]
         for tracker in trackers:
-            tracker.start()
-            stack.callback(tracker.finish)
-        yield TrackedLog(log, trackers)
+            stack.enter_context(_running(tracker, output))
+        yield TrackedLog(output, log, trackers)
 
 
 def scalars(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
@@ -83,6 +88,17 @@ def scalars(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
         elif isinstance(value, int | float) and name != "step":
             flat[name] = float(value)
     return flat
+
+
+@contextmanager
+def _running(tracker: GeneralTracker, output: Path) -> Iterator[None]:
+    with writing(output / tracker.name):
+        tracker.start()
+    try:
+        yield
+    finally:
+        with writing(output / tracker.name):
+            tracker.finish()
 
 
 def _make_tracker(name: TrackerName, output: Path, resumed_step: int) -> GeneralTracker:
