@@ -21,16 +21,16 @@ from dpace_training.writing import writing
 class TrackedLog:
     """Writes each record to `log.jsonl`, and its numbers to every tracker."""
 
-    def __init__(self, output: Path, log: TrainingLog, trackers: Sequence[GeneralTracker]) -> None:
-        self._output = output
+    def __init__(self, log: TrainingLog, trackers: Mapping[Path, GeneralTracker]) -> None:
+        """Write to the log and to these trackers, each under the name that an error calls it."""
         self._log = log
         self._trackers = trackers
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record; it has a `step`."""
         self._log.write(record)
-        for tracker in self._trackers:
-            with writing(self._output / tracker.name):
+        for place, tracker in self._trackers.items():
+            with writing(place):
                 tracker.log(scalars(record), step=record["step"])
 
 
@@ -67,10 +67,10 @@ def tracked_log(
     """
     log = TrainingLog(output / LOG_FILE, resumed_step=resumed_step)
     with ExitStack() as stack:
-        trackers = [_make_tracker(name, output, resumed_step) for name in names]
-        for tracker in trackers:
-            stack.enter_context(_running(tracker, output))
-        yield TrackedLog(output, log, trackers)
+        trackers = {output / name: _make_tracker(name, output, resumed_step) for name in names}
+        for place, tracker in trackers.items():
+            stack.enter_context(_running(tracker, place))
+        yield TrackedLog(log, trackers)
 
 
 def scalars(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
@@ -91,13 +91,13 @@ def scalars(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 @contextmanager
-def _running(tracker: GeneralTracker, output: Path) -> Iterator[None]:
-    with writing(output / tracker.name):
+def _running(tracker: GeneralTracker, place: Path) -> Iterator[None]:
+    with writing(place):
         tracker.start()
     try:
         yield
     finally:
-        with writing(output / tracker.name):
+        with writing(place):
             tracker.finish()
 
 

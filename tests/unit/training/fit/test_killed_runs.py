@@ -61,9 +61,9 @@ def kill(values, tmp_path):
     return run
 
 
-def test_a_run_killed_twice_ends_as_if_it_had_not_been(kill):
-    (trial,) = kill(changes=[[8, 30]])  # in the preparation, and on the way through the steps
-    assert trial["killed"] == [True, True]
+def test_a_run_killed_among_its_steps_ends_as_if_it_had_not_been(kill):
+    (trial,) = kill(changes=[[30]])
+    assert trial["killed"] == [True]
 
 
 @pytest.mark.slow
@@ -100,7 +100,7 @@ def test_two_processes_of_which_one_is_killed_go_on_as_if_it_had_not_been(values
     values["fit"] |= {"epochs": 30}
     found = {}
     for name in ("whole", "killed"):
-        file, output = tmp_path / f"{name}.yaml", tmp_path / "run" / name
+        file, output = tmp_path / f"{name}.yaml", tmp_path / "run" / name / "drafter"
         file.write_text(json.dumps(values | {"output": str(output)}), "utf-8")
         if name == "killed":
             launcher = launch(file)
