@@ -6,6 +6,7 @@ Importing and checking need no torch; only reading and writing the tensors thems
 
 import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 CONFIG_FILE = "config.json"
+_STAGING = ".writing-"
 _REVISION_DIGITS = 12
 _CHUNK_BYTES = 1 << 20
 
@@ -120,7 +122,9 @@ def write_files(
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     text = json.dumps({**values, "dtype": dtype}, indent=2, sort_keys=True) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as made:
+    for abandoned in folder.glob(f"{_STAGING}*"):  # by a process that was killed while it wrote
+        shutil.rmtree(abandoned)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_STAGING) as made:
         staged = Path(made)
         torch_tensors.save(staged / SINGLE_FILE, tensors)
         (staged / CONFIG_FILE).write_text(text, encoding="utf-8")

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Generator, Iterator, Sequence, Set
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TextIO, runtime_checkable
 
@@ -18,6 +18,7 @@ from dpace_training.data.dialogue import with_room_for_an_answer
 from dpace_training.data.provenance import claim_key
 from dpace_training.data.target_model import Target
 from dpace_training.progress import progress_bar
+from dpace_training.writing import writing
 
 AnsweredGroups = Generator[list[Document], None, None]
 
@@ -72,6 +73,7 @@ def regenerate_file(
     Raises:
         ConfigError: If `destination` was made from other prompts, another target or otherwise, is
             damaged, or no prompt leaves room for an answer.
+        CheckpointError: If the disk refuses; the answers that are whole are kept.
     """
     writer = writer or TransformersWriter(target, config)
     _claim(destination, target, documents, writer.settings)
@@ -79,15 +81,27 @@ def regenerate_file(
         return list(_recover(destination))
     documents = with_room_for_an_answer(target, documents, max_length=writer.max_length)
     partial = destination.with_suffix(".partial")
-    with partial.open("a", encoding="utf-8") as file:
+    with _appending(partial) as file:
         # Processes of one study come here together: the first answers, the others wait and read.
         fcntl.flock(file, fcntl.LOCK_EX)
         if not destination.exists():
             answered = _answered(target, documents, writer, partial, file)
             text = "".join(_line(target, document) for document in answered)
-            write_whole(destination, lambda path: path.write_text(text, "utf-8"))
+            with writing(destination):
+                write_whole(destination, lambda path: path.write_text(text, "utf-8"))
     partial.unlink(missing_ok=True)
     return list(_recover(destination))
+
+
+@contextmanager
+def _appending(partial: Path) -> Iterator[TextIO]:
+    with writing(partial):
+        file = partial.open("a", encoding="utf-8")
+    try:
+        yield file
+    finally:
+        with writing(partial):  # closing writes what is left in the buffer
+            file.close()
 
 
 def _answered(
@@ -101,11 +115,12 @@ def _answered(
     ):
         advance(len(answered), "")
         for group in groups:
-            for document in group:
-                answered[document.document_id] = document
-                file.write(_line(target, document))
-            file.flush()
-            os.fsync(file.fileno())
+            with writing(partial):
+                for document in group:
+                    answered[document.document_id] = document
+                    file.write(_line(target, document))
+                file.flush()
+                os.fsync(file.fileno())
             advance(len(group), "")
     return [answered[document.document_id] for document in documents]
 

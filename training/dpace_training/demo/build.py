@@ -36,6 +36,7 @@ from dpace_training.demo.target import TargetConfig, train_target
 from dpace_training.demo.tokenizer import train_tokenizer
 from dpace_training.evaluation.compare import compare_drafters
 from dpace_training.evaluation.config import ComparisonConfig
+from dpace_training.fit.checkpoint import is_finished
 from dpace_training.fit.run import train
 
 WORK = Path("work/demo")
@@ -146,7 +147,7 @@ def write_prompts() -> None:
 def build_drafter(objective: str) -> None:
     """Train one drafter from its committed recipe, and bundle it if the demo serves it."""
     config = load_config(TrainConfig, CONFIGS / f"demo-{objective}.yaml", [])
-    if not (config.output / "model.safetensors").exists():
+    if not is_finished(config.output):
         train(config)
     if objective in BUNDLED:
         bundled = drafter_folder(objective)

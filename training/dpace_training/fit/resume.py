@@ -28,7 +28,9 @@ from dpace_serve.config import build_config
 from dpace_serve.durable_file import write_whole
 from dpace_serve.errors import CheckpointError, ConfigError
 from dpace_training.config import TrainConfig
+from dpace_training.fit.random_state import read_random_states, restore_random_states
 from dpace_training.fit.ranks import Ranks
+from dpace_training.writing import writing
 
 RESUME_FOLDER = "resume"
 # Settings that change nothing that is computed.
@@ -74,18 +76,19 @@ def save_resume_point(
     learned: dict[str, Any] = get_optimizer_state_dict(
         fitted.drafter, list(fitted.optimizers), options=_WHOLE
     )
-    random_states = fitted.ranks.gather(torch.get_rng_state())
+    random_states = fitted.ranks.gather(read_random_states(fitted.ranks.device))
     if fitted.ranks.is_first:
         tensors = {f"weight.{name}": tensor for name, tensor in weights.items()}
         for name, moments in learned["state"].items():
             tensors |= {f"moment.{kind}.{name}": tensor for kind, tensor in moments.items()}
-        for rank, random_state in enumerate(random_states):
-            tensors[f"random_state.{rank}"] = random_state
+        for rank, states in enumerate(random_states):
+            tensors |= {f"{name}.{rank}": state for name, state in states.items()}
         facts = {"step": point.step, "data": point.data, "config": config.model_dump(mode="json")}
         folder = output / RESUME_FOLDER
-        _write_whole(folder / f"step-{point.step:08d}.safetensors", tensors, facts)
-        for old in saved_states(output)[: -config.fit.keep_last]:
-            old.unlink()
+        with writing(folder):
+            _write_whole(folder / f"step-{point.step:08d}.safetensors", tensors, facts)
+            for old in saved_states(output)[: -config.fit.keep_last]:
+                old.unlink()
     fitted.ranks.wait()
 
 
@@ -129,16 +132,11 @@ def saved_states(output: Path) -> list[Path]:
 
 
 def _write_whole(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     metadata = {"json": json.dumps(facts)}
-    try:
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, lambda file: save_file(contiguous, file, metadata=metadata))
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{path}: cannot be written ({' '.join(str(error).split())}). Free space or choose "
-            "another output folder; the run goes on from the state saved before."
-        ) from None
 
 
 def _restore(tensors: dict[str, Tensor], fitted: Fitted) -> None:
@@ -163,9 +161,7 @@ def _restore(tensors: dict[str, Tensor], fitted: Fitted) -> None:
         {"state": moments, "param_groups": groups},
         options=options,
     )
-    mine = tensors.get(f"random_state.{fitted.ranks.rank}")
-    if mine is not None:
-        torch.set_rng_state(mine)
+    restore_random_states(tensors, rank=fitted.ranks.rank, device=fitted.ranks.device)
 
 
 def _check_same_run(output: Path, facts: dict[str, Any], config: TrainConfig, data: str) -> None:

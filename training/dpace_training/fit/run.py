@@ -1,6 +1,7 @@
 """`dpace train`: steps, log, evaluations and checkpoints, from where the run stands to its end."""
 
 import logging
+import os
 import time
 from contextlib import nullcontext
 from typing import Any
@@ -13,6 +14,7 @@ from dpace_training.drafter.model import BlockDrafter
 from dpace_training.fit.batches import anchor_coverage
 from dpace_training.fit.checkpoint import write_config, write_drafter
 from dpace_training.fit.journal import Journal, open_journal
+from dpace_training.fit.launcher import require_no_launcher_settings
 from dpace_training.fit.ranks import Ranks
 from dpace_training.fit.requirements import require_computable
 from dpace_training.fit.trackers import require_trackers
@@ -32,11 +34,14 @@ def train(config: TrainConfig) -> dict[str, Any] | None:
         The facts of the run, as written beside the drafter; None on all but the first process.
 
     Raises:
-        ConfigError: If a setting or file is wrong, or the output holds another run.
-        CheckpointError: If the target cannot be loaded, or a state cannot be read or written.
+        ConfigError: If a setting or file is wrong, the launcher asks for what our settings say, or
+            the output holds another run.
+        CheckpointError: If the target cannot be loaded, a state cannot be read, or the disk refuses
+            to write; the same command then goes on from what was saved.
         TrainingError: If a loss is not finite.
     """
     require_trackers(config.fit.trackers)
+    require_no_launcher_settings(os.environ, has_gpu=torch.cuda.is_available())
     ranks = Ranks()
     try:
         require_computable(config.fit, ranks.device)
@@ -51,7 +56,6 @@ def _train(config: TrainConfig, ranks: Ranks) -> dict[str, Any] | None:
         data = prepare(config, ranks.device)
     trainer = Trainer(config, data, ranks)
     if ranks.is_first:
-        config.output.mkdir(parents=True, exist_ok=True)
         write_config(config.output, config)
         logger.info(
             "blocks of an epoch predict %.1f %% of the trained tokens",

@@ -15,20 +15,23 @@ from accelerate.tracking import (
 from dpace_serve.errors import ConfigError
 from dpace_training.config import TrackerName
 from dpace_training.fit.tracking import LOG_FILE, TrainingLog
+from dpace_training.writing import writing
 
 
 class TrackedLog:
     """Writes each record to `log.jsonl`, and its numbers to every tracker."""
 
-    def __init__(self, log: TrainingLog, trackers: Sequence[GeneralTracker]) -> None:
+    def __init__(self, log: TrainingLog, trackers: Mapping[Path, GeneralTracker]) -> None:
+        """Write to the log and to these trackers, each under the name that an error calls it."""
         self._log = log
         self._trackers = trackers
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record; it has a `step`."""
         self._log.write(record)
-        for tracker in self._trackers:
-            tracker.log(scalars(record), step=record["step"])
+        for place, tracker in self._trackers.items():
+            with writing(place):
+                tracker.log(scalars(record), step=record["step"])
 
 
 def require_trackers(names: Sequence[TrackerName]) -> None:
@@ -58,13 +61,15 @@ def tracked_log(
         output: Folder of the run; its name is the project's name in trackers that want one.
         names: Trackers beside the log.
         resumed_step: Step that the run goes on from, 0 for a new one.
+
+    Raises:
+        CheckpointError: If the disk refuses the log or what a tracker writes.
     """
     log = TrainingLog(output / LOG_FILE, resumed_step=resumed_step)
     with ExitStack() as stack:
-        trackers = [_make_tracker(name, output, resumed_step) for name in names]
-        for tracker in trackers:
-            tracker.start()
-            stack.callback(tracker.finish)
+        trackers = {output / name: _make_tracker(name, output, resumed_step) for name in names}
+        for place, tracker in trackers.items():
+            stack.enter_context(_running(tracker, place))
         yield TrackedLog(log, trackers)
 
 
@@ -83,6 +88,17 @@ def scalars(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
         elif isinstance(value, int | float) and name != "step":
             flat[name] = float(value)
     return flat
+
+
+@contextmanager
+def _running(tracker: GeneralTracker, place: Path) -> Iterator[None]:
+    with writing(place):
+        tracker.start()
+    try:
+        yield
+    finally:
+        with writing(place):
+            tracker.finish()
 
 
 def _make_tracker(name: TrackerName, output: Path, resumed_step: int) -> GeneralTracker:

@@ -5,7 +5,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+from dpace_serve.durable_file import write_whole
+from dpace_serve.errors import CheckpointError
 from dpace_training.losses.statistics import ObjectiveStatistics
+from dpace_training.writing import writing
 
 DIGITS = 6
 LOG_FILE = "log.jsonl"
@@ -15,21 +18,25 @@ class TrainingLog:
     """Appends to `log.jsonl`; every line has a `step`."""
 
     def __init__(self, path: Path, *, resumed_step: int) -> None:
-        """Open the log, without the lines that a resumed run is going to write again."""
-        kept = [line for line in complete_lines(path) if json.loads(line)["step"] <= resumed_step]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        temporary.replace(path)
+        """Open the log, without the lines that a resumed run is going to write again.
+
+        Raises:
+            CheckpointError: If the log is damaged or cannot be written; it is untouched then.
+        """
+        kept = "".join(_lines_until(path, resumed_step))
+        with writing(path):
+            write_whole(path, lambda file: file.write_text(kept, encoding="utf-8"))
         self._path = path
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one line.
 
         Raises:
+            CheckpointError: If the disk refuses; what it took of the line goes when a run resumes.
             ValueError: If a number is not finite, which JSON cannot hold.
         """
         line = json.dumps(record, allow_nan=False) + "\n"
-        with self._path.open("a", encoding="utf-8") as file:
+        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(line)
 
 
@@ -55,6 +62,16 @@ def complete_lines(path: Path) -> list[str]:
         return []
     # A run that was cut in the middle of a line leaves no newline behind it.
     return [line for line in path.read_text(encoding="utf-8").splitlines(True) if line[-1] == "\n"]
+
+
+def _lines_until(path: Path, step: int) -> list[str]:
+    try:
+        return [line for line in complete_lines(path) if json.loads(line)["step"] <= step]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: holds a line that is none of a training log ({error!r}). Restore the file, "
+            "or delete it: the run goes on and logs only its further steps."
+        ) from None
 
 
 def _row(values: list[float]) -> list[float | None]:

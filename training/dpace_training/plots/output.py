@@ -1,8 +1,10 @@
 """Where figures go: PNG files and one page, each replaced in a single step."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+from dpace_serve.durable_file import write_whole
 from dpace_serve.errors import ConfigError
 from dpace_training.plots.figure import Figure
 from dpace_training.plots.png import write_png
@@ -17,11 +19,9 @@ def write_pngs(figures: Sequence[Figure], folder: Path, *, prefix: str) -> list[
     paths = []
     for figure in figures:
         path = folder / f"{prefix}{figure.name}.png"
-        temporary = path.with_suffix(".tmp")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_png(figure, temporary)
-            temporary.replace(path)
+            write_whole(path, partial(write_png, figure))
         except OSError as error:
             raise _unwritable(path, error) from None
         paths.append(path)
@@ -34,15 +34,14 @@ def write_page(path: Path, page: str) -> None:
     Raises:
         ConfigError: If the file cannot be written.
     """
-    temporary = path.with_suffix(".tmp")
     try:
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(path)
+        write_whole(path, lambda file: file.write_text(page, encoding="utf-8"))
     except OSError as error:
         raise _unwritable(path, error) from None
 
 
 def _unwritable(path: Path, error: OSError) -> ConfigError:
     return ConfigError(
-        f"{path}: cannot be written ({error.strerror}). Free the path or choose another folder."
+        f"{path}: cannot be written ({error.strerror or error}). Free space or the path, or choose "
+        "another folder; nothing but the figures is missing."
     )

@@ -31,10 +31,12 @@ from dpace_training.evaluation.held_out import (
     held_out_prompts,
     measure_acceptance,
 )
-from dpace_training.fit.checkpoint import FACTS_FILE
+from dpace_training.fit.checkpoint import FACTS_FILE, is_finished
 from dpace_training.fit.run import train
+from dpace_training.fit.tracking import LOG_FILE, complete_lines
 from dpace_training.study.config import HeldOutSet, StudyConfig
 from dpace_training.study.summary import RunAcceptance, RunResult, study_result
+from dpace_training.writing import writing
 
 ACCEPTANCE_FILE = "held_out.json"
 TRAINED_FILE = "model.safetensors"
@@ -54,7 +56,7 @@ def run_study(config: StudyConfig, device: torch.device) -> dict[str, Any]:
 
     Raises:
         ConfigError: If a file or setting is wrong, or the folder holds another study's runs.
-        CheckpointError: If the target cannot be loaded or a drafter is damaged.
+        CheckpointError: If the target cannot be loaded, a drafter is damaged, or the disk refuses.
     """
     measure = _Measure(config, device)
     results = []
@@ -62,7 +64,7 @@ def run_study(config: StudyConfig, device: torch.device) -> dict[str, Any]:
         for arm in config.arms:
             run = config.run(arm, seed)
             claim_key(run.output / "run.key.json", _run_key(run), what="a run of the study")
-            if not (run.output / TRAINED_FILE).exists():
+            if not is_finished(run.output):
                 measure.require_steps()
                 logger.info("training %s with seed %d", arm, seed)
                 train(run)
@@ -116,7 +118,8 @@ class _Measure:
         measured = self._measured(folder)
         records = {name: acceptance.to_record() for name, acceptance in measured.items()}
         text = json.dumps(records) + "\n"
-        write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))
+        with writing(path):
+            write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))
         return measured
 
     @property
@@ -234,8 +237,7 @@ def _steps(folder: Path, wanted: int) -> int:
 
 def _curve(folder: Path) -> dict[int, float]:
     """Held-out tau by step, as it was logged while training."""
-    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    records = [json.loads(line) for line in lines]
+    records = [json.loads(line) for line in complete_lines(folder / LOG_FILE)]
     return {
         record["step"]: record["evaluation"]["tau"]
         for record in records

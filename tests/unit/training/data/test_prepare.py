@@ -1,9 +1,17 @@
 """How often the text agrees with the target, judged by some of the documents."""
 
+import types
+
+import pytest
 import torch
 
+from dpace_training.config import TrainConfig
 from dpace_training.data.hidden_states import TargetFeatures
-from dpace_training.data.prepare import AGREEMENT_DOCUMENTS, target_agreement
+from dpace_training.data.prepare import (
+    AGREEMENT_DOCUMENTS,
+    _report_agreement,
+    target_agreement,
+)
 from dpace_training.data.tokenize import TokenizedConversation
 
 TOKENS = (5, 6, 7)  # the last two are trained on
@@ -52,3 +60,29 @@ def test_sources_that_take_turns_are_all_seen():
     turns = Opinions([6 if place % 4 else 9 for place in range(count)])
     # Every fourth document agrees nowhere; evenly spaced places would see no other.
     assert abs(target_agreement(documents(count), turns) - 3 / 8) < 0.06
+
+
+def agreed(share_in_twenty):
+    """Twenty trained tokens, of which the target would have written so many."""
+    document = TokenizedConversation((5,) * 21, (False,) + (True,) * 20, "other", 0)
+    says = [5] * share_in_twenty + [9] * (20 - share_in_twenty) + [-1]
+    features = TargetFeatures(torch.zeros(21, 1), torch.tensor(says, dtype=torch.int32))
+    return [document], types.SimpleNamespace(of=lambda indices: [features for _ in indices])
+
+
+@pytest.mark.parametrize(
+    ("num_agreed", "is_warned", "settings"),
+    [
+        (17, True, {}),  # 85 %, below the 90 % of the default
+        (18, False, {}),  # 90 % is not below it
+        (19, False, {}),
+        (19, True, {"min_agreement": 0.96}),
+        (17, False, {"min_agreement": 0.8}),
+    ],
+)
+def test_less_than_90_percent_agreement_is_warned_of(num_agreed, is_warned, settings, caplog):
+    data = {"conversations": "chats.jsonl", "work": "work", **settings}
+    config = TrainConfig.model_validate({"target": "target", "output": "output", "data": data})
+    found = _report_agreement(config, *agreed(num_agreed))
+    assert found == num_agreed / 20
+    assert ("below data.min_agreement" in caplog.text) == is_warned

@@ -1,24 +1,16 @@
 """What is saved, and what a run that was killed makes of it."""
 
-import errno
 import json
 import re
-import resource
-import signal
-import subprocess
-import sys
-import time
-from contextlib import contextmanager
 
 import pytest
 import torch
 
 from dpace_serve.cli import main
 from dpace_serve.config import build_config
-from dpace_serve.errors import CheckpointError, TrainingError
+from dpace_serve.errors import TrainingError
 from dpace_training.config import TrainConfig
 from dpace_training.data.prepare import prepare
-from dpace_training.fit import resume, run
 from dpace_training.fit.ranks import Ranks
 from dpace_training.fit.resume import saved_states
 from dpace_training.fit.trainer import Trainer
@@ -93,62 +85,6 @@ def test_muon_moves_matrices_and_vectors(values):
         assert not torch.equal(parameter, before[name]), name
 
 
-@contextmanager
-def disk_full_after(num_bytes):
-    """The kernel refuses to write behind this size of a file, as it does on a full disk."""
-    old_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    old_handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, old_limit[1]))
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old_limit)
-        signal.signal(signal.SIGXFSZ, old_handler)
-
-
-def test_a_full_disk_is_one_clear_error_and_the_last_state_stays(values):
-    config = build(values)
-    trainer = fresh(config)
-    trainer.train_step()
-    trainer.save()
-    trainer.train_step()
-    said = r"step-00000002.*cannot be written .*Free space"
-    with disk_full_after(50_000), pytest.raises(CheckpointError, match=said):
-        trainer.save()
-    assert [path.name for path in (config.output / "resume").iterdir()] == [
-        "step-00000001.safetensors"
-    ]
-    assert fresh(config).step == 1
-
-
-def test_what_was_written_before_the_disk_filled_is_removed(values, monkeypatch):
-    config = build(values)
-    trainer = fresh(config)
-    trainer.train_step()
-
-    def write_a_part(tensors, path, metadata):
-        path.write_bytes(b"the first part")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(resume, "save_file", write_a_part)
-    with pytest.raises(CheckpointError, match="No space left"):
-        trainer.save()
-    assert not list((config.output / "resume").iterdir())
-
-
-def test_a_disk_that_is_full_at_the_end_costs_no_step(values):
-    config = build(values, max_steps=2)
-    trainer = fresh(config)
-    for _ in range(2):
-        trainer.train_step()
-    trainer.save()
-    said = r"drafter: the drafter cannot be written .*Free space and .* same command"
-    with disk_full_after(10_000), pytest.raises(CheckpointError, match=said):
-        run.train(config)
-    assert not list(config.output.glob("model*"))
-    assert run.train(config)["steps"] == 2
-
-
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_documents(values):
     config = build(values)
     trainer = fresh(config)
@@ -184,30 +120,3 @@ def test_the_command_says_in_one_line_that_a_loss_is_not_finite(values, tmp_path
     assert status.value.code == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert re.match(r"dpace: step \d+: loss .*both must be finite\. The step's documents are", last)
-
-
-@pytest.mark.slow
-def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(values, tmp_path):
-    config = build(values, epochs=40)
-    run.train(config)
-    plan = values | {"fit": values["fit"] | {"epochs": 40}, "output": str(tmp_path / "killed")}
-    file = tmp_path / "plan.yaml"
-    file.write_text(json.dumps(plan), encoding="utf-8")
-    command = [sys.executable, "-m", "dpace_serve.cli", "train", str(file)]
-    states, kills = tmp_path / "killed" / "resume", 0
-    for steps in (3, 50, 90):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and max([0, *_saved(states)]) < steps:
-            time.sleep(0.003)
-        kills += process.poll() is None
-        process.kill()
-        process.wait()
-    assert kills == 3
-    subprocess.run(command, check=True, capture_output=True)
-    for name in ("model.safetensors", "log.jsonl"):
-        killed = (tmp_path / "killed" / name).read_bytes()
-        assert killed == (config.output / name).read_bytes()
-
-
-def _saved(folder):
-    return [int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.safetensors")]

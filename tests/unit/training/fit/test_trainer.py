@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import json
+import types
 import weakref
 
 import pytest
@@ -19,7 +20,7 @@ from dpace_training.fit import run
 from dpace_training.fit import trainer as trainer_module
 from dpace_training.fit.batches import make_batch
 from dpace_training.fit.ranks import Ranks
-from dpace_training.fit.resume import saved_states
+from dpace_training.fit.resume import load_resume_point, saved_states
 from dpace_training.fit.trainer import Trainer
 from dpace_training.losses.config import RECIPES
 
@@ -102,6 +103,88 @@ def test_a_resumed_run_takes_bit_equal_steps(build):
     assert resumed.step == 4
     assert losses(resumed, 5) == expected
     assert same(weights(resumed), weights(whole))
+
+
+def gradients(trainer):
+    return {name: p.grad.clone() for name, p in trainer.drafter.named_parameters()}
+
+
+def norm_of(tensors):
+    return float(sum(tensor.double().square().sum() for tensor in tensors.values()).sqrt())
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_a_gradient_above_the_limit_is_shortened_to_it_and_keeps_its_direction(build, share):
+    free = fresh(build(fit__clip_norm=1e9))
+    norm = free.train_step().gradient_norm
+    assert norm_of(gradients(free)) == pytest.approx(norm, rel=1e-5)
+    clipped = fresh(build(fit__clip_norm=share * norm, fit__betas=[0.5, 0.75]))
+    # The log has the norm before clipping.
+    assert clipped.train_step().gradient_norm == pytest.approx(norm, rel=1e-5)
+    assert norm_of(gradients(clipped)) == pytest.approx(share * norm, rel=1e-4)
+    (adamw,) = clipped._optimizers
+    for name, gradient in gradients(free).items():
+        shortened = share * gradient
+        torch.testing.assert_close(gradients(clipped)[name], shortened, rtol=1e-4, atol=1e-8)
+        # It is the shortened gradient that the optimizer has seen.
+        moments = adamw.state[clipped.drafter.get_parameter(name)]
+        torch.testing.assert_close(moments["exp_avg"], 0.5 * shortened, rtol=1e-4, atol=1e-8)
+
+
+def test_the_first_step_of_adamw_has_the_length_of_its_learning_rate(build):
+    # Three of nine steps warm up: a third of 0.01. Without decay AdamW's first step is that far.
+    trainer = fresh(build(fit__warmup_ratio=1 / 3))
+    before = weights(trainer)
+    assert trainer.train_step().learning_rate == pytest.approx(0.01 / 3)
+    moved = (weights(trainer)["fc.weight"] - before["fc.weight"]).abs()
+    assert float(moved.median()) == pytest.approx(0.01 / 3, rel=1e-2)
+
+
+def test_a_resumed_run_has_the_random_state_that_was_saved(build):
+    config = build()
+    trainer = fresh(config)
+    trainer.train_step()
+    trainer.save()
+    expected = torch.rand(3)
+    torch.manual_seed(99)
+    fresh(config)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_random_state_of_the_device_is_saved_and_put_back(build, monkeypatch):
+    config = build()
+    trainer = fresh(config)
+    trainer.train_step()
+    device, state = torch.device("cuda", 0), torch.tensor([1, 2, 3], dtype=torch.uint8)
+    put_back = []
+    module = types.SimpleNamespace(
+        get_rng_state=lambda device: state,
+        set_rng_state=lambda state, device: put_back.append((state.tolist(), device)),
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "get_device_module", {device: module}.__getitem__)
+        patch.setattr(trainer._ranks, "device", device)
+        trainer.save()
+        load_resume_point(config.output, trainer._fitted, config, data=trainer._digest)
+    assert put_back == [([1, 2, 3], device)]
+
+
+def test_the_share_of_tokens_that_blocks_predict_is_logged_and_kept(build, write_jsonl, caplog):
+    caplog.set_level("INFO")
+    # Blocks of 4 stand at d and e of the long answer and predict efgh; the short one holds none.
+    records = [
+        {"prompt": "abc", "completion": "defgh"},
+        {"prompt": "abc", "completion": "d"},
+    ]
+    config = build(
+        data__conversations=str(write_jsonl("short.jsonl", records)),
+        data__regenerate__enabled=False,
+    )
+    facts = run.train(config)
+    assert facts["trained_tokens"] == 6
+    assert facts["anchor_coverage"] == 4 / 6
+    assert "blocks of an epoch predict 66.7 % of the trained tokens" in caplog.text
+    assert json.loads((config.output / "training.json").read_text())["anchor_coverage"] == 4 / 6
 
 
 def test_objectives_start_from_the_same_weights(build):

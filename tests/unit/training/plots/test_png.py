@@ -65,7 +65,7 @@ def test_gaps_stay_gaps(tmp_path):
 
 def test_a_file_that_cannot_be_written_is_one_clear_line(tmp_path):
     (tmp_path / "plots").write_text("a file, not a folder")
-    with pytest.raises(ConfigError, match=r"f\.png: cannot be written \(.*\)\. Free the path"):
+    with pytest.raises(ConfigError, match=r"f\.png: cannot be written \(.*\)\. Free space"):
         write_pngs([figure(Panel((line([1.0]),), "x", "y"))], tmp_path / "plots", prefix="")
 
 

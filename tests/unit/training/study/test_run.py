@@ -7,6 +7,7 @@ import torch
 
 from dpace_serve.config import build_config
 from dpace_serve.errors import ConfigError
+from dpace_training.fit.trainer import Trainer
 from dpace_training.study import run as study_run
 from dpace_training.study.config import StudyConfig
 from dpace_training.study.run import run_study
@@ -90,6 +91,24 @@ def test_keys_name_no_defaults_so_a_setting_added_later_leaves_old_runs_valid(va
     settings = json.loads((folder / "run.key.json").read_text())["settings"]
     assert settings["loss"] == {"recipe": "dpace"}
     assert settings["fit"].keys() == {"epochs", "batch_size", "num_anchors"}
+
+
+def test_a_run_that_was_killed_while_it_wrote_its_end_is_finished_without_a_step(
+    values, monkeypatch
+):
+    expected = study(values, seeds=[0])
+    folder = Path(values["base"]["output"]) / "dpace" / "seed-0"
+    whole = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    # The weights are there, what says that the run has ended is not.
+    (folder / "training.json").unlink()
+    (folder / "held_out.json").unlink()
+
+    def no_step(trainer):
+        raise AssertionError("a step was taken")
+
+    monkeypatch.setattr(Trainer, "train_step", no_step)
+    assert json.dumps(study(values, seeds=[0])) == json.dumps(expected)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == whole
 
 
 def never(config):
