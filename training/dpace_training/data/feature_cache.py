@@ -98,7 +98,7 @@ class CachedFeatures:
         self._with_final = with_final
 
     def of(self, indices: Sequence[int]) -> list[TargetFeatures]:
-        """Features of the documents at these places, states in bfloat16.
+        """Features of the documents at these places, states as the reader gave them.
 
         Raises:
             ConfigError: If a file has gone or was damaged since.

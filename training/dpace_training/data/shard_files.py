@@ -121,5 +121,5 @@ def _save_whole(path: Path, tensors: dict[str, Tensor]) -> None:
     except (OSError, SafetensorError) as error:
         raise ConfigError(
             f"{path}: cannot be written ({_one_line(error)}). Free space or choose "
-            "another data.work; the files written before are kept."
+            "another folder; the files written before are kept."
         ) from None
