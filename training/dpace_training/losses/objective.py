@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dpace_training.losses.config import LossConfig
 from dpace_training.losses.joint import JOINT_TERMS
-from dpace_training.losses.predictions import TargetDistributions, placed, predict
+from dpace_training.losses.predictions import TargetDistributions, placed, predict, widened
 from dpace_training.losses.statistics import ObjectiveStatistics
 from dpace_training.losses.token_loss import TOKEN_LOSSES
 from dpace_training.losses.weighting import position_weights, until_first_error
@@ -159,9 +159,11 @@ def _chunk_objective(
     loss: LossConfig,
 ) -> tuple[Float[Tensor, ""], ObjectiveStatistics]:
     if loss.ends_at_first_error:
-        chunk = replace(chunk, supervised=_settled(chunk, head_weight))
+        chunk, logits = _until_first_error(chunk, head_weight)
+    else:
+        logits = chunk.hidden[chunk.supervised] @ head_weight.T
     predictions = predict(
-        chunk.hidden[chunk.supervised] @ head_weight.T,
+        logits,
         chunk.labels[chunk.supervised],
         chunk.supervised,
         None if states is None else _target_distributions(chunk, head_weight, states, loss),
@@ -197,14 +199,45 @@ def _target_distributions(
     return TargetDistributions.of(logits, rows, temperature=loss.temperature)
 
 
-@torch.no_grad()
-def _settled(
+def _until_first_error(
     chunk: _Chunk, head_weight: Float[Tensor, "vocab hidden"]
-) -> Bool[Tensor, "blocks positions"]:
-    """Supervised positions up to the first wrong draft.
+) -> tuple[_Chunk, Float[Tensor, "drafts vocab"]]:
+    """The chunk with its blocks supervised up to the first wrong draft, and the logits there.
 
-    One more product with the LM head spares all other passes over the logits of the rest.
+    Only the argmax of the other logits is taken: they take part in no loss and no backward pass.
     """
-    most_likely = (chunk.hidden[chunk.supervised] @ head_weight.T).argmax(dim=-1)
-    is_right = placed(most_likely == chunk.labels[chunk.supervised], chunk.supervised)
-    return until_first_error(is_right, chunk.supervised)
+    with torch.no_grad():
+        logits = chunk.hidden[chunk.supervised] @ head_weight.T
+        # Widened, because torch's argmax of 16-bit numbers on a CPU is many times slower.
+        is_right = widened(logits).argmax(dim=-1) == chunk.labels[chunk.supervised]
+        settled = until_first_error(placed(is_right, chunk.supervised), chunk.supervised)
+        kept = logits[settled[chunk.supervised]]
+    known: Tensor = _KnownProduct.apply(  # type: ignore[no-untyped-call]  # torch has no types
+        chunk.hidden[settled], head_weight, kept
+    )
+    return replace(chunk, supervised=settled), known
+
+
+class _KnownProduct(torch.autograd.Function):
+    """`hidden @ head_weight.T` that has been worked out already, with its gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 (torch gives it no type)
+        hidden: Tensor,
+        head_weight: Tensor,
+        product: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(hidden, head_weight)
+        return product.view_as(product)
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        hidden, head_weight = ctx.saved_tensors
+        of_hidden = of_head = None
+        # In the product's own format, which under autocast is not that of its factors.
+        if ctx.needs_input_grad[0]:
+            of_hidden = (outer @ head_weight.to(outer.dtype)).to(hidden.dtype)
+        if ctx.needs_input_grad[1]:
+            of_head = (outer.T @ hidden.to(outer.dtype)).to(head_weight.dtype)
+        return of_hidden, of_head, None

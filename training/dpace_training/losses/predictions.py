@@ -33,7 +33,7 @@ class TargetDistributions:
         temperature: float,
     ) -> "TargetDistributions":
         """From the target's own logits; in float32 or wider."""
-        wide = _widened(logits)
+        wide = widened(logits)
         return cls(wide if temperature == 1 else wide / temperature, rows)
 
     @cached_property
@@ -154,7 +154,7 @@ def predict(
         target: The target's, at the same temperature; only where the objective needs them.
         temperature: Of both distributions in the agreement; the label's probability has none.
     """
-    wide = _widened(logits)
+    wide = widened(logits)
     losses, most_likely = cross_entropy(wide, labels)
     agreement = None
     if target is not None:
@@ -177,5 +177,6 @@ def placed(
     return nothing.masked_scatter(supervised, drafts)
 
 
-def _widened(logits: Tensor) -> Tensor:
+def widened(logits: Float[Tensor, "drafts vocab"]) -> Float[Tensor, "drafts vocab"]:
+    """Logits in float32 or wider."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

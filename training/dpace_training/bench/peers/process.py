@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from dpace_serve.errors import DpaceError
 # A second thread would only spin in tensors this small, slowly where cores are shared.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 PATIENCE_SECONDS = 10
+_INSTALLED_IN = re.compile(r'File ".*/site-packages/')
 
 
 class SideStoppedError(DpaceError):
@@ -113,9 +115,13 @@ class StepProcess:
 
 
 def _reason(errors: str, status: int) -> str:
-    """The last error in a traceback and the line that raised it; else how the process ended."""
+    """The last error in a traceback and the line that raised it; else how the process ended.
+
+    Files of installed packages are named from their package on: results are for others to read.
+    """
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     places = [line for line in lines if line.startswith('File "')]
     if not lines or not places:
         return lines[-1] if lines else f"ended with status {status}"
-    return f"{lines[-1]} ({places[-1]})"
+    place = _INSTALLED_IN.sub('File "', places[-1])
+    return f"{lines[-1]} ({place})"

@@ -6,7 +6,7 @@ import pytest
 
 from dpace_serve.errors import ConfigError
 from dpace_training.bench.peers.compare import WARM_UP_STEPS, compare
-from dpace_training.bench.peers.process import SideStoppedError, StepProcess
+from dpace_training.bench.peers.process import SideStoppedError, StepProcess, _reason
 
 SCRIPT = Path(__file__).with_name("scripted_side.py")
 
@@ -79,3 +79,9 @@ def test_a_peer_that_supervises_fewer_positions_is_refused():
     run(side(), {"nearly as many": side(num_supervised=98.0)})
     with pytest.raises(ConfigError, match="supervises 90 positions in a step, this project 100"):
         run(side(), {"fewer": side(num_supervised=90.0)})
+
+
+def test_a_file_of_an_installed_package_is_named_without_the_folder_it_is_installed_in():
+    place = 'File "/home/somebody/env/lib/python3.11/site-packages/torch/nn/flex.py", line 3, in f'
+    trace = f"Traceback (most recent call last):\n  {place}\n    g()\nValueError: no"
+    assert _reason(trace, 1) == 'ValueError: no (File "torch/nn/flex.py", line 3, in f)'
