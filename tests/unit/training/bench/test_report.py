@@ -1,4 +1,4 @@
-from dpace_training.bench.report import peer_rows, step_time_rows
+from dpace_training.bench.report import loss_memory_line, peer_rows, step_time_rows
 
 MACHINE = {"cpu": "A CPU", "num_cores": 2, "python": "3.11.7"}
 
@@ -47,3 +47,16 @@ def test_a_peer_that_does_not_run_is_shown_beside_those_that_do():
         "Ours: 200 ms in float32, 100 ms in bfloat16; peer 2.0. "
         "20 rounds, 1 thread, A CPU, 2 cores.",
     ]
+
+
+def test_memory_is_told_in_megabytes_with_the_share_and_the_difference_of_gradients():
+    result = {
+        "peak_bytes": {"chunked": 1_500_000_000, "materialised": 12_000_000_000},
+        "ratio": 0.125,
+        "largest_difference": 2e-9,
+        "largest_gradient": 0.0003,
+    }
+    assert loss_memory_line(result) == (
+        "1,500 MB at the peak, with all logits at once 12,000 MB: a share of **0.125**. "
+        "Largest difference of a gradient: 2e-09, of gradients up to 0.0003."
+    )
