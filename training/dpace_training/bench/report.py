@@ -64,4 +64,5 @@ def _ratio(ratio: dict[str, float]) -> str:
 
 
 def _machine(result: dict[str, Any]) -> str:
-    return f"{result['machine']['cpu']}, {result['machine']['num_cores']} cores"
+    cores = result["machine"]["num_cores"]
+    return f"{result['machine']['cpu']}, {cores} core{'s' if cores > 1 else ''}"
