@@ -406,7 +406,12 @@ def test_drafters_trained_with_different_thinking_are_not_compared(
     evaluation = ComparisonConfig(conversations=tmp_path / "chats.jsonl")
     with pytest.raises(ConfigError, match="same enable_thinking, got on True, off False"):
         compare_drafters(
-            thinking_folder, [tmp_path / "on", tmp_path / "off"], evaluation, answers=None
+            thinking_folder,
+            [tmp_path / "on", tmp_path / "off"],
+            evaluation,
+            device=torch.device("cpu"),
+            answers=None,
+            store=None,
         )
 
 
@@ -418,7 +423,14 @@ def test_evaluation_prompts_the_target_as_training_did(thinking_folder, write_js
         conversations=write_jsonl("held.jsonl", [{"messages": [as_json(QUESTION.messages[0])]}]),
         max_new_tokens=6,
     )
-    compare_drafters(thinking_folder, [tmp_path / "drafter"], evaluation, answers=answers)
+    compare_drafters(
+        thinking_folder,
+        [tmp_path / "drafter"],
+        evaluation,
+        device=torch.device("cpu"),
+        answers=answers,
+        store=None,
+    )
     told = load_target(thinking_folder, dtype=torch.float32, enable_thinking=False)
     greedy = RegenerateConfig(max_new_tokens=6)
     (expected,) = answer_documents(told, [QUESTION], greedy, description="answers")
