@@ -107,6 +107,25 @@ def ratio_across_seeds(ratios: Sequence[float]) -> tuple[float, float, float]:
     return math.exp(mean), math.exp(mean - reach), math.exp(mean + reach)
 
 
+def mean_across_seeds(rates: Sequence[float]) -> tuple[float, float]:
+    """Interval of a mean of rates by Student's t, cut at 0 and 1.
+
+    The bounds are nan for one rate, and where a run has none.
+    """
+    if len(rates) < 2 or any(math.isnan(rate) for rate in rates):
+        return math.nan, math.nan
+    mean = statistics.fmean(rates)
+    quantile = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(rates) - 1))
+    reach = quantile * statistics.stdev(rates) / math.sqrt(len(rates))
+    return max(0.0, mean - reach), min(1.0, mean + reach)
+
+
+def _position_interval(runs: Sequence[RunAcceptance], position: int) -> list[float | None]:
+    counts = [(run.accepted[position], run.drafted[position]) for run in runs]
+    rates = [accepted / drafted if drafted else math.nan for accepted, drafted in counts]
+    return [_number(bound) for bound in mean_across_seeds(rates)]
+
+
 def _set_record(runs: Sequence[RunAcceptance], baseline: Sequence[RunAcceptance]) -> dict[str, Any]:
     taus = [AcceptanceMoments.from_pairs(run.pairs).tau for run in runs]
     summed = _summed(runs)
@@ -128,6 +147,7 @@ def _set_record(runs: Sequence[RunAcceptance], baseline: Sequence[RunAcceptance]
         "accepted_per_position": [
             _number(a / d) if d else None for a, d in zip(accepted, drafted, strict=True)
         ],
+        "accepted_across_seeds": [_position_interval(runs, place) for place in range(len(drafted))],
         "ratio": {
             "tau_ratio": _number(ratio),
             "by_seed": [_number(value) for value in by_seed],

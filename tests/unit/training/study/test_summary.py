@@ -9,6 +9,7 @@ from dpace_training.study.report import study_table
 from dpace_training.study.summary import (
     RunAcceptance,
     RunResult,
+    mean_across_seeds,
     ratio_across_seeds,
     study_result,
 )
@@ -82,6 +83,22 @@ def test_one_seed_gives_no_interval_over_seeds():
     assert ratio == pytest.approx(1.2)
     assert math.isnan(low)
     assert math.isnan(high)
+
+
+def test_rates_of_seeds_have_the_interval_of_student_within_0_and_1():
+    # Mean 0.6, deviation 0.01, two degrees of freedom.
+    low, high = mean_across_seeds([0.59, 0.6, 0.61])
+    assert low == pytest.approx(0.6 - 4.302653 * 0.01 / math.sqrt(3))
+    assert high == pytest.approx(0.6 + 4.302653 * 0.01 / math.sqrt(3))
+    assert mean_across_seeds([0.01, 0.5, 0.99]) == (0, 1)
+    for rates in ([0.5], [0.5, math.nan]):
+        assert all(math.isnan(bound) for bound in mean_across_seeds(rates))
+
+
+def test_every_position_has_an_interval_over_the_seeds():
+    for arm in study_result(config(), RESULTS)["arms"]:
+        record = arm["sets"]["greedy"]
+        assert len(record["accepted_across_seeds"]) == len(record["accepted_per_position"])
 
 
 def test_the_table_has_a_row_for_each_arm():
