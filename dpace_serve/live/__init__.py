@@ -1,0 +1,1 @@
+"""Several drafters in one server: who serves and who shadows a request, and how that changes."""
