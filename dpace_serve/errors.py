@@ -19,3 +19,7 @@ class TrainingError(DpaceError):
 
 class EngineError(DpaceError):
     """The serving engine is absent, of another version, or did not start."""
+
+
+class SwapError(DpaceError):
+    """A change of the drafters of a running server is refused; it serves on as before."""

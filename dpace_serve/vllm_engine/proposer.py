@@ -1,20 +1,29 @@
 """The drafter inside the engine: vLLM's DFlash proposer, with its checkpoint checked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from typing_extensions import override
-from vllm.config import VllmConfig
+from vllm.config import CUDAGraphMode, VllmConfig
 from vllm.v1.attention.backend import CommonAttentionMetadata
+from vllm.v1.kv_cache_interface import KVCacheConfig
 from vllm.v1.sample.metadata import SamplingMetadata
 from vllm.v1.spec_decode.dflash import DFlashProposer
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-from dpace_serve.drafter import doctor
-from dpace_serve.drafter.target import find_target_folder
-from dpace_serve.errors import CheckpointError
+from dpace_serve.errors import SwapError
+from dpace_serve.vllm_engine.draft_log import DraftLog
+from dpace_serve.vllm_engine.hosted_checkpoints import (
+    first_folder,
+    hosted_folders,
+    local_copy,
+    require_complete,
+)
+from dpace_serve.vllm_engine.row_batch import DraftInputs
+from dpace_serve.vllm_engine.row_binding import PLAIN, RowBinding, binding_of
+from dpace_serve.vllm_engine.slot_proposer import SlotProposer, reload
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +49,19 @@ class DraftStep:
 
 
 DraftObserver = Callable[[DraftStep], None]
+DraftRows = Callable[[int, Sequence[int]], torch.Tensor]
 
 
 class DpaceProposer(DFlashProposer):
-    """Drafts with a checkpoint that has exactly the tensors it should have.
+    """Drafts with checkpoints that have exactly the tensors they should have.
+
+    It is slot 0 itself, and hosts the drafters of the other slots. Each request is drafted for by
+    the slot that it was bound to; what its shadows draft is kept and never verified.
 
     Attributes:
-        observer: Called with every proposal; none costs nothing.
+        observer: Called with every proposal of slot 0 for a whole batch; none costs nothing.
+        slots: The proposers of all slots; the first is this one.
+        shadow_drafts: What shadows drafted for requests that still run.
     """
 
     observer: DraftObserver | None = None
@@ -54,7 +69,7 @@ class DpaceProposer(DFlashProposer):
     def __init__(
         self, vllm_config: VllmConfig, device: torch.device, runner: GPUModelRunner | None = None
     ) -> None:
-        """Check the checkpoint, then build the engine's proposer.
+        """Check the checkpoints, then build the engine's proposer and those of the other slots.
 
         Args:
             vllm_config: The engine's configuration.
@@ -62,24 +77,63 @@ class DpaceProposer(DFlashProposer):
             runner: The model runner, which alone knows the requests' names.
 
         Raises:
-            CheckpointError: If the drafter is not complete or does not fit its target. vLLM
-                itself serves one with a missing tensor without a word.
+            CheckpointError: If a drafter is not complete or does not fit its target. vLLM itself
+                serves one with a missing tensor without a word.
         """
-        if _is_folder(vllm_config):
-            require_servable(vllm_config)
+        others = hosted_folders(vllm_config)
+        require_complete(vllm_config, [*first_folder(vllm_config), *others])
         super().__init__(vllm_config, device, runner)
         self.runner = runner  # the base class does not keep it
         self._sampled_from: torch.Tensor | None = None
+        self.slots: tuple[DFlashProposer, ...] = (
+            self,
+            *(
+                SlotProposer(vllm_config, device, runner, slot=slot, folder=folder)
+                for slot, folder in enumerate(others, start=1)
+            ),
+        )
+        self.shadow_drafts = DraftLog()
 
     def load_model(self, target_model: torch.nn.Module) -> None:
-        """Load the drafter; one given by its hub name can be checked only after that.
+        """Load the drafters; one given by its hub name can be checked only after that.
 
         Raises:
             CheckpointError: If the drafter is not complete or does not fit its target.
         """
         super().load_model(target_model)
-        if not _is_folder(self.vllm_config):
-            require_servable(self.vllm_config)
+        if not first_folder(self.vllm_config):
+            require_complete(self.vllm_config, [local_copy(self.vllm_config)])
+        for slot in self.slots[1:]:
+            slot.load_model(target_model)
+
+    @override
+    def initialize_attn_backend(
+        self, kv_cache_config: KVCacheConfig, kernel_block_sizes: list[int] | None = None
+    ) -> None:
+        """Plan the attention of all slots."""
+        super().initialize_attn_backend(kv_cache_config, kernel_block_sizes)
+        for slot in self.slots[1:]:
+            slot.initialize_attn_backend(kv_cache_config, kernel_block_sizes)
+
+    @override
+    def initialize_cudagraph_keys(self, cudagraph_mode: CUDAGraphMode) -> None:
+        """Tell all slots which graphs are captured."""
+        super().initialize_cudagraph_keys(cudagraph_mode)
+        for slot in self.slots[1:]:
+            slot.initialize_cudagraph_keys(cudagraph_mode)
+
+    @override
+    def dummy_run(
+        self,
+        num_tokens: int,
+        use_cudagraphs: bool = True,
+        is_graph_capturing: bool = False,
+        slot_mappings: dict[str, torch.Tensor] | None = None,
+    ) -> None:
+        """Run all slots once: the engine measures their memory, compiles and captures them."""
+        super().dummy_run(num_tokens, use_cudagraphs, is_graph_capturing, slot_mappings)
+        for slot in self.slots[1:]:
+            slot.dummy_run(num_tokens, use_cudagraphs, is_graph_capturing, slot_mappings)
 
     @override
     def propose(
@@ -96,35 +150,97 @@ class DpaceProposer(DFlashProposer):
         num_rejected_tokens_gpu: torch.Tensor | None = None,
         slot_mappings: dict[str, torch.Tensor] | list[dict[str, torch.Tensor]] | None = None,
     ) -> torch.Tensor:
-        """Draft a block for each request; an observer sees what came out."""
-        tap_starts = common_attn_metadata.query_start_loc
-        draft_tokens: torch.Tensor = super().propose(
-            num_speculative_tokens,
-            target_token_ids,
-            target_positions,
-            target_hidden_states,
-            next_token_ids,
-            token_indices_to_sample,
-            common_attn_metadata,
-            sampling_metadata,
-            mm_embed_inputs,
-            num_rejected_tokens_gpu,
-            slot_mappings,
+        """Draft a block for each request, with the slot that serves it; its shadows draft too."""
+        inputs = DraftInputs(
+            token_ids=target_token_ids,
+            positions=target_positions,
+            hidden_states=target_hidden_states,
+            next_token_ids=next_token_ids,
+            num_rejected=num_rejected_tokens_gpu,
+            attention=common_attn_metadata,
         )
-        if self.observer is not None and self.runner is not None and self._sampled_from is not None:
-            logits = self.model.compute_logits(self._sampled_from)
-            self._sampled_from = None
-            self.observer(
-                DraftStep(
-                    request_ids=tuple(self.runner.input_batch.req_ids),
-                    taps=target_hidden_states.clone(),
-                    tap_starts=tap_starts.clone(),
-                    anchors=next_token_ids.clone(),
-                    draft_tokens=draft_tokens.clone(),
-                    logits=logits.view(*draft_tokens.shape, -1),
-                )
+
+        def draft(slot: int, rows: Sequence[int]) -> torch.Tensor:
+            chosen = inputs.select(rows)
+            # The base class's own method: for slot 0, `propose` is this one.
+            drafted: torch.Tensor = DFlashProposer.propose(
+                self.slots[slot],
+                num_speculative_tokens,
+                chosen.token_ids,
+                chosen.positions,
+                chosen.hidden_states,
+                chosen.next_token_ids,
+                None,
+                chosen.attention,
+                sampling_metadata,
+                mm_embed_inputs,
+                chosen.num_rejected,
+                slot_mappings,
             )
+            return drafted
+
+        bindings = self._bindings(inputs.num_requests)
+        draft_tokens = _draft_all(draft, bindings)
+        self._show(inputs, draft_tokens)
+        self._draft_shadows(draft, bindings, num_speculative_tokens)
         return draft_tokens
+
+    def reload(self, slot: int, folder: Path) -> None:
+        """Put another drafter of the same shape into a slot that no request is bound to.
+
+        Raises:
+            SwapError: If there is no such slot, or the drafter cannot be loaded.
+        """
+        if not 0 <= slot < len(self.slots):
+            raise SwapError(f"slots run from 0 to {len(self.slots) - 1}, got {slot}.")
+        chosen = self.slots[slot]
+        prefix = chosen.slot_name if isinstance(chosen, SlotProposer) else ""
+        reload(chosen, folder, prefix=prefix)
+
+    def _bindings(self, num_rows: int) -> list[RowBinding]:
+        if self.runner is None or len(self.slots) == 1:
+            return [PLAIN] * num_rows
+        requests = self.runner.requests
+        return [
+            binding_of(requests[name].sampling_params.extra_args)
+            for name in self.runner.input_batch.req_ids
+        ]
+
+    def _draft_shadows(
+        self, draft: DraftRows, bindings: Sequence[RowBinding], num_draft_tokens: int
+    ) -> None:
+        for slot in sorted({slot for binding in bindings for slot in binding.shadows}):
+            rows = [row for row, binding in enumerate(bindings) if slot in binding.shadows]
+            drafts = draft(slot, rows)
+            # A row whose prompt is not read to its end has no anchor yet: the engine throws away
+            # what was sampled there, and what was drafted.
+            discarded = self.runner.discard_request_mask.np  # type: ignore[union-attr]  # bound rows
+            kept = [index for index, row in enumerate(rows) if not discarded[row]]
+            if not kept or not num_draft_tokens:
+                continue
+            anchors = self.slots[slot].positions[: len(rows) * (1 + num_draft_tokens)]
+            anchors = anchors.view(len(rows), 1 + num_draft_tokens)[:, 0].clone()
+            self.shadow_drafts.add(
+                slot, [bindings[rows[index]].key for index in kept], anchors[kept], drafts[kept]
+            )
+
+    def _show(self, inputs: DraftInputs, draft_tokens: torch.Tensor) -> None:
+        sampled_from, self._sampled_from = self._sampled_from, None
+        if self.observer is None or self.runner is None or sampled_from is None:
+            return
+        if sampled_from.shape[0] != draft_tokens.numel():
+            return  # other slots drafted for some of the rows
+        logits = self.model.compute_logits(sampled_from)
+        self.observer(
+            DraftStep(
+                request_ids=tuple(self.runner.input_batch.req_ids),
+                taps=inputs.hidden_states.clone(),
+                tap_starts=inputs.attention.query_start_loc.clone(),
+                anchors=inputs.next_token_ids.clone(),
+                draft_tokens=draft_tokens.clone(),
+                logits=logits.view(*draft_tokens.shape, -1),
+            )
+        )
 
     def _sample_draft_tokens(
         self, hidden_states: torch.Tensor, sampling_metadata: SamplingMetadata
@@ -137,23 +253,16 @@ class DpaceProposer(DFlashProposer):
         return sampled
 
 
-def require_servable(vllm_config: VllmConfig) -> None:
-    """Check the files of the drafter that the engine was told to use, and that they fit.
-
-    Raises:
-        CheckpointError: On the first thing wrong.
-    """
-    speculation = vllm_config.speculative_config
-    drafter = find_target_folder(speculation.model)  # a folder, or the local copy of a hub name
-    if drafter is None:
-        raise CheckpointError(
-            f"the drafter needs a local copy, so that its tensors can be checked, got "
-            f"{speculation.model}. Download it and give its folder."
-        )
-    doctor.require_servable(
-        vllm_config.model_config.model, drafter, speculation.num_speculative_tokens
-    )
-
-
-def _is_folder(vllm_config: VllmConfig) -> bool:
-    return Path(vllm_config.speculative_config.model).is_dir()
+def _draft_all(draft: DraftRows, bindings: Sequence[RowBinding]) -> torch.Tensor:
+    """Drafts of all rows, each by the slot that serves it: `[requests, positions]`."""
+    rows_of: dict[int, list[int]] = {}
+    for row, binding in enumerate(bindings):
+        rows_of.setdefault(binding.serving, []).append(row)
+    parts = [draft(slot, rows) for slot, rows in sorted(rows_of.items())]
+    if len(parts) == 1:
+        return parts[0]
+    order = [row for _, rows in sorted(rows_of.items()) for row in rows]
+    drafts = torch.cat(parts)
+    back = torch.empty(len(order), dtype=torch.int64)
+    back[torch.tensor(order)] = torch.arange(len(order))
+    return drafts[back.to(drafts.device, non_blocking=True)]

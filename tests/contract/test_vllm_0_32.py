@@ -32,8 +32,79 @@ def test_vllm_0_32_proposer_has_the_methods_that_ours_overrides():
 
     from dpace_serve.vllm_engine.proposer import DpaceProposer
 
-    for name in ("__init__", "propose", "load_model", "_sample_draft_tokens"):
+    for name in (
+        "__init__",
+        "propose",
+        "load_model",
+        "initialize_attn_backend",
+        "initialize_cudagraph_keys",
+        "dummy_run",
+        "_sample_draft_tokens",
+    ):
         assert parameters(getattr(DpaceProposer, name)) == parameters(getattr(DFlashProposer, name))
+
+
+def test_vllm_0_32_proposer_reads_these_fields_of_the_batch_and_no_other():
+    import re
+
+    from vllm.v1.attention.backend import CommonAttentionMetadata
+    from vllm.v1.spec_decode.dflash import DFlashProposer
+
+    source = inspect.getsource(DFlashProposer.set_inputs_first_pass)
+    read = set(re.findall(r"\bcad\.(\w+)", source))
+    assert read == {
+        "batch_size",
+        "block_table_tensor",
+        "max_query_len",
+        "max_seq_len",
+        "num_reqs",
+        "query_start_loc",
+        "seq_lens",
+        "seq_lens_cpu_upper_bound",
+    }
+    fields = {field.name for field in dataclasses.fields(CommonAttentionMetadata)}
+    assert read - {"batch_size"} < fields
+    # Its positions start each row with the anchor, which is what shadow drafts are kept under.
+    assert "out_query_positions_ptr=self.positions" in source
+
+
+def test_vllm_0_32_proposer_builds_its_drafter_in_a_method_that_names_no_prefix():
+    from vllm.model_executor.model_loader import get_model
+    from vllm.model_executor.model_loader.base_loader import BaseModelLoader
+    from vllm.v1.spec_decode.llm_base_proposer import SpecDecodeBaseProposer
+
+    source = inspect.getsource(SpecDecodeBaseProposer._get_model)
+    assert 'set_model_tag("eagle_head")' in source
+    assert "prefix" not in source
+    assert parameters(get_model) == ["vllm_config", "model_config", "prefix", "load_config"]
+    assert parameters(BaseModelLoader.load_weights) == ["self", "model", "model_config"]
+
+
+def test_vllm_0_32_attention_layers_enter_themselves_by_name_where_their_cache_is_found():
+    from vllm.model_executor.layers.attention.attention import Attention
+    from vllm.v1.worker import utils
+
+    source = inspect.getsource(Attention.__init__)
+    assert "compilation_config.static_forward_context" in source
+    assert "Duplicate layer name" in source
+    assert "forward_context[layer_name].bind_kv_cache" in inspect.getsource(
+        utils.bind_kv_cache_to_layers
+    )
+
+
+def test_vllm_0_32_runner_marks_rows_whose_prompt_is_not_read_to_its_end():
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    source = inspect.getsource(GPUModelRunner._prepare_inputs)
+    assert "self.discard_request_mask.np[:num_reqs] = (" in source
+    assert "self.optimistic_seq_lens_cpu[:num_reqs].numpy() < num_tokens_np" in source
+
+
+def test_vllm_0_32_workers_take_an_extension_and_additional_configuration():
+    from vllm.config import ParallelConfig, VllmConfig
+
+    assert "worker_extension_cls" in {field.name for field in dataclasses.fields(ParallelConfig)}
+    assert "additional_config" in {field.name for field in dataclasses.fields(VllmConfig)}
 
 
 def test_vllm_0_32_scheduler_counts_a_step_before_it_trims_the_answer():

@@ -54,18 +54,23 @@ def plain_engine(engine_environment):
 @pytest.fixture(scope="session")
 def speculative_engine(engine_environment):
     """The target with its drafter, our plugin loaded through its entry point."""
-    from dpace_serve.drafter.checkpoint import read_config
+    return _speculative_engine()
 
-    folder = bundle.drafter_folder(DRAFTER)
-    return _engine(
-        per_request_spec_decode_metrics="detailed",
-        speculative_config={
-            "method": "dflash",
-            "model": str(folder),
-            "num_speculative_tokens": read_config(folder).num_draft_tokens,
-            "draft_sample_method": "greedy",
-        },
-    )
+
+@pytest.fixture(scope="session")
+def engine_with(engine_environment):
+    """The same with other drafters in further slots: `engine_with(others=["dflash"])`."""
+
+    def make(others):
+        from dpace_serve.vllm_engine.drafter_worker import WORKER_EXTENSION
+        from dpace_serve.vllm_engine.hosted_checkpoints import additional_config
+
+        return _speculative_engine(
+            additional_config=additional_config([bundle.drafter_folder(name) for name in others]),
+            worker_extension_cls=WORKER_EXTENSION,
+        )
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -233,6 +238,22 @@ def _observing(engine, observer) -> Iterator[None]:
         yield
     finally:
         proposer.observer = None
+
+
+def _speculative_engine(**arguments):
+    from dpace_serve.drafter.checkpoint import read_config
+
+    folder = bundle.drafter_folder(DRAFTER)
+    return _engine(
+        per_request_spec_decode_metrics="detailed",
+        speculative_config={
+            "method": "dflash",
+            "model": str(folder),
+            "num_speculative_tokens": read_config(folder).num_draft_tokens,
+            "draft_sample_method": "greedy",
+        },
+        **arguments,
+    )
 
 
 def _engine(**arguments):

@@ -1,0 +1,59 @@
+"""The drafters that an engine is told to host, and the check of their files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vllm.config import VllmConfig
+
+from dpace_serve.drafter import doctor
+from dpace_serve.drafter.target import find_target_folder
+from dpace_serve.errors import CheckpointError
+
+ADDITIONAL_CONFIG = "dpace"
+"""Key in vLLM's additional configuration, which reaches every worker."""
+
+
+def additional_config(others: Sequence[Path]) -> dict[str, Any]:
+    """What tells the workers to host these drafters beside the first, in slots from 1."""
+    return {ADDITIONAL_CONFIG: {"drafters": [str(folder) for folder in others]}}
+
+
+def hosted_folders(vllm_config: VllmConfig) -> list[Path]:
+    """Folders of the drafters beside the first."""
+    given = vllm_config.additional_config.get(ADDITIONAL_CONFIG, {})
+    return [Path(name) for name in given.get("drafters", ())]
+
+
+def require_complete(vllm_config: VllmConfig, folders: Sequence[Path]) -> None:
+    """Check the files of drafters, and that they fit the engine's target.
+
+    Raises:
+        CheckpointError: On the first thing wrong.
+    """
+    target = vllm_config.model_config.model
+    num_draft_tokens = vllm_config.speculative_config.num_speculative_tokens
+    for folder in dict.fromkeys(folders):
+        doctor.require_servable(target, folder, num_draft_tokens)
+
+
+def first_folder(vllm_config: VllmConfig) -> list[Path]:
+    """The folder of the engine's own drafter; nothing where it is given by its hub name."""
+    folder = Path(vllm_config.speculative_config.model)
+    return [folder] if folder.is_dir() else []
+
+
+def local_copy(vllm_config: VllmConfig) -> Path:
+    """The local copy of the engine's own drafter, once it is loaded.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    name = vllm_config.speculative_config.model
+    folder = find_target_folder(name)
+    if folder is None:
+        raise CheckpointError(
+            f"the drafter needs a local copy, so that its tensors can be checked, got {name}. "
+            "Download it and give its folder."
+        )
+    return folder

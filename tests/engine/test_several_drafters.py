@@ -1,0 +1,159 @@
+"""Several drafters in one engine: each request gets the drafts of its own, and shadows change none.
+
+One engine hosts the D-PACE drafter twice and the DFlash drafter once. The second D-PACE drafter
+has weights, keys and values of its own, so what it drafts as a shadow must be what the first one
+drafted when it served.
+"""
+
+import pytest
+
+from dpace_serve.acceptance.request import settle_last_step
+from dpace_serve.acceptance.shadow import ShadowDraft, settle_drafts
+from dpace_serve.demo import bundle
+
+pytestmark = [pytest.mark.engine]
+
+SERVED, TWIN, OTHER = 0, 1, 2
+MAX_TOKENS = 64
+
+
+@pytest.fixture(scope="module")
+def engine(engine_with):
+    """Slots: the D-PACE drafter, itself again, the DFlash drafter."""
+    return engine_with(others=["dpace", "dflash"])
+
+
+@pytest.fixture(scope="module")
+def answer(engine):
+    """Answer prompts, each bound as told; returns the engine's outputs in order."""
+
+    def ask(prompts, bindings, **sampling):
+        from vllm import SamplingParams
+
+        params = [
+            SamplingParams(
+                max_tokens=MAX_TOKENS,
+                seed=index,
+                extra_args=None if binding is None else {"dpace": [index, *binding]},
+                **sampling,
+            )
+            for index, binding in enumerate(bindings)
+        ]
+        tokens = [{"prompt_token_ids": prompt} for prompt in prompts]
+        return engine.generate(tokens, params, use_tqdm=False)
+
+    return ask
+
+
+@pytest.fixture(scope="module")
+def drafts_of(engine):
+    """What shadows drafted for these requests, in the answers' own positions."""
+
+    def take(outputs, slot):
+        (kept,) = engine.collective_rpc("dpace_take_drafts", args=(list(range(len(outputs))),))
+        return {
+            key: [
+                ShadowDraft(position - len(outputs[key].prompt_token_ids), tuple(tokens))
+                for position, tokens in by_slot.get(slot, ())
+            ]
+            for key, by_slot in kept.items()
+        }
+
+    return take
+
+
+def tokens_of(outputs):
+    return [tuple(output.outputs[0].token_ids) for output in outputs]
+
+
+def live_steps(output):
+    """Accepted and drafted of each step, the last one cut to the answer's end."""
+    from dpace_serve.vllm_engine.settlement import join_cut_step
+
+    counts = output.outputs[0].spec_decode_metrics
+    emitted = join_cut_step(counts)
+    settled = settle_last_step(counts.per_step_accepted, counts.per_step_drafted, emitted)
+    return settled.per_step_accepted, settled.per_step_drafted
+
+
+def shadow_steps(output, drafts):
+    steps = settle_drafts(list(output.outputs[0].token_ids), drafts_before_the_end(output, drafts))
+    return steps.per_step_accepted, steps.per_step_drafted
+
+
+def drafts_before_the_end(output, drafts):
+    return [draft for draft in drafts if draft.anchor < len(output.outputs[0].token_ids)]
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": 0.0}, {"temperature": 1.0}])
+def test_a_drafter_that_shadows_itself_is_accepted_as_it_is_live(
+    answer, drafts_of, prompts, sampling
+):
+    outputs = answer(prompts, [(SERVED, TWIN)] * len(prompts), **sampling)
+    drafts = drafts_of(outputs, TWIN)
+    num_steps = 0
+    for key, output in enumerate(outputs):
+        live = live_steps(output)
+        assert shadow_steps(output, drafts[key]) == live
+        num_steps += len(live[0])
+    assert num_steps > 500
+
+
+def test_a_shadow_of_some_rows_only_drafts_the_same(answer, drafts_of, prompts):
+    bindings = [(SERVED, TWIN) if row % 3 else (SERVED,) for row in range(len(prompts))]
+    outputs = answer(prompts, bindings, temperature=0.0)
+    drafts = drafts_of(outputs, TWIN)
+    assert sorted(drafts) == [row for row in range(len(prompts)) if row % 3]
+    for key in drafts:
+        assert shadow_steps(outputs[key], drafts[key]) == live_steps(outputs[key])
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": 0.0}, {"temperature": 1.0}])
+def test_shadows_change_no_answer_and_no_step(answer, drafts_of, prompts, sampling):
+    plain = answer(prompts, [None] * len(prompts), **sampling)
+    shadowed = answer(prompts, [(SERVED, TWIN, OTHER)] * len(prompts), **sampling)
+    drafts_of(shadowed, OTHER)
+    assert tokens_of(shadowed) == tokens_of(plain)
+    assert list(map(live_steps, shadowed)) == list(map(live_steps, plain))
+
+
+def test_requests_of_a_mixed_batch_step_as_with_their_drafter_alone(answer, prompts):
+    alone = {
+        slot: list(map(live_steps, answer(prompts, [(slot,)] * len(prompts), temperature=0.0)))
+        for slot in (SERVED, OTHER)
+    }
+    assert alone[SERVED] != alone[OTHER]
+    for first, second in ((SERVED, OTHER), (OTHER, SERVED)):
+        slots = [second if row % 2 else first for row in range(len(prompts))]
+        mixed = answer(prompts, [(slot,) for slot in slots], temperature=0.0)
+        assert list(map(live_steps, mixed)) == [alone[slot][row] for row, slot in enumerate(slots)]
+
+
+def test_a_drafter_in_another_slot_steps_as_in_an_engine_of_its_own(
+    answer, prompts, speculative_engine
+):
+    from vllm import SamplingParams
+
+    given = [{"prompt_token_ids": prompt} for prompt in prompts]
+    params = SamplingParams(temperature=0.0, max_tokens=MAX_TOKENS)
+    alone = speculative_engine.generate(given, params, use_tqdm=False)
+    hosted = answer(prompts, [(TWIN,)] * len(prompts), temperature=0.0)
+    assert tokens_of(hosted) == tokens_of(alone)
+    assert list(map(live_steps, hosted)) == list(map(live_steps, alone))
+
+
+def test_a_reloaded_slot_drafts_with_the_new_drafter(engine, answer, prompts):
+    before = {
+        slot: list(map(live_steps, answer(prompts, [(slot,)] * len(prompts), temperature=0.0)))
+        for slot in (TWIN, OTHER)
+    }
+    folders = {TWIN: bundle.drafter_folder("dflash"), OTHER: bundle.drafter_folder("dpace")}
+    for slot, folder in folders.items():
+        ((seconds, problem),) = engine.collective_rpc(
+            "dpace_load_drafter", args=(slot, str(folder))
+        )
+        assert problem == ""
+        assert seconds > 0
+    for slot, former in ((TWIN, OTHER), (OTHER, TWIN)):
+        outputs = answer(prompts, [(slot,)] * len(prompts), temperature=0.0)
+        assert list(map(live_steps, outputs)) == before[former]
