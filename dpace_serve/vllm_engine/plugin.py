@@ -29,14 +29,22 @@ def register() -> None:
     import vllm
 
     require_version(vllm.__version__)
+    from vllm.platforms import current_platform
     from vllm.v1.worker import gpu_model_runner
 
-    from dpace_serve.vllm_engine import cpu_fixes, settlement, undrafted_steps
+    from dpace_serve.vllm_engine import (
+        cpu_drafter_weights,
+        cpu_fixes,
+        settlement,
+        undrafted_steps,
+    )
     from dpace_serve.vllm_engine.proposer import DpaceProposer
 
     # The runner builds its proposer, and recognises it, by this module-level name.
     gpu_model_runner.DFlashProposer = DpaceProposer
     cpu_fixes.apply()
+    if current_platform.is_cpu():
+        cpu_drafter_weights.install()
     undrafted_steps.install()
     # Only the recorder joins what the settlement splits: without it users would see the split.
     if ENDPOINT_PLUGIN in os.environ.get("VLLM_PLUGINS", "").split(","):

@@ -193,9 +193,7 @@ class DpaceProposer(DFlashProposer):
         """
         if not 0 <= slot < len(self.slots):
             raise SwapError(f"slots run from 0 to {len(self.slots) - 1}, got {slot}.")
-        chosen = self.slots[slot]
-        prefix = chosen.slot_name if isinstance(chosen, SlotProposer) else ""
-        reload(chosen, folder, prefix=prefix)
+        reload(self.slots[slot], folder)
 
     def _bindings(self, num_rows: int) -> list[RowBinding]:
         if self.runner is None or len(self.slots) == 1:

@@ -2,7 +2,6 @@
 
 import copy
 from pathlib import Path
-from typing import Any
 
 import torch
 from typing_extensions import override
@@ -12,6 +11,8 @@ from vllm.forward_context import set_forward_context
 from vllm.model_executor.layers.linear import LinearBase, UnquantizedLinearMethod
 from vllm.model_executor.model_loader import get_model, get_model_loader
 from vllm.model_executor.model_loader.utils import get_draft_load_config
+from vllm.v1.attention.backend import CommonAttentionMetadata
+from vllm.v1.attention.backends.utils import PAD_SLOT_ID
 from vllm.v1.spec_decode.dflash import DFlashProposer
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
@@ -60,35 +61,30 @@ class SlotProposer(DFlashProposer):
         return model
 
 
-def reload(proposer: DFlashProposer, folder: Path, *, prefix: str) -> None:
-    """Give a proposer another drafter of the same shape, between two steps.
+def reload(proposer: DFlashProposer, folder: Path) -> None:
+    """Write the weights of another drafter of the same shape over those of a proposer's.
 
-    Where the weights still lie in the model as they were loaded, they are overwritten: whatever
-    was compiled or captured for the model stays valid. The CPU packs them away while loading;
-    there a new model is built, which takes over the keys and values of the old one.
+    The model stays the same object, so whatever was compiled or captured for it stays valid, and so
+    do its keys and values.
 
     Args:
-        proposer: Whose drafter is replaced; nobody may draft with it now.
+        proposer: Whose drafter is replaced, between two steps; nobody may draft with it now.
         folder: Folder of the new drafter, which has the shape of the old one.
-        prefix: Name of the proposer's layers.
 
     Raises:
         SwapError: If the weights cannot be replaced, or the new drafter computes no numbers.
     """
     model = proposer.model
-    if _is_quantized(model):
+    if not all(parameter.numel() for parameter in model.parameters()) or _is_quantized(model):
         raise SwapError(
-            "a quantized drafter cannot be loaded while serving, because its weights were changed "
-            "when they were loaded. Restart with it, or give one that is not quantized."
+            "a drafter whose weights the engine changed when it loaded them (quantized or packed) "
+            "cannot be replaced while serving. Restart with the new one."
         )
     model_config = copy.copy(proposer.draft_model_config)
     model_config.model = str(folder)
-    if _holds_its_weights(model):
-        config = proposer._create_draft_vllm_config()  # noqa: SLF001  (as the proposer loads it)
-        with set_current_vllm_config(proposer.vllm_config):
-            get_model_loader(get_draft_load_config(config)).load_weights(model, model_config)
-    else:
-        proposer.model = _build_beside(proposer, model_config, prefix)
+    load_config = get_draft_load_config(proposer.vllm_config)
+    with set_current_vllm_config(proposer.vllm_config):
+        get_model_loader(load_config).load_weights(model, model_config)
     _require_numbers(proposer)
 
 
@@ -108,10 +104,6 @@ def _with_drafter(vllm_config: VllmConfig, folder: Path) -> VllmConfig:
     return config
 
 
-def _holds_its_weights(model: torch.nn.Module) -> bool:
-    return all(parameter.numel() for parameter in model.parameters())
-
-
 def _is_quantized(model: torch.nn.Module) -> bool:
     return any(
         isinstance(module, LinearBase)
@@ -120,61 +112,42 @@ def _is_quantized(model: torch.nn.Module) -> bool:
     )
 
 
-def _build_beside(proposer: DFlashProposer, model_config: object, prefix: str) -> torch.nn.Module:
-    old = proposer.model
-    config = proposer._create_draft_vllm_config()  # noqa: SLF001  (as the proposer loads it)
-    config.speculative_config = copy.copy(config.speculative_config)
-    config.speculative_config.draft_model_config = model_config
-    compilation = config.compilation_config
-    live = compilation.static_forward_context
-    # The layers enter themselves there by name, and a name may be taken only once.
-    compilation.static_forward_context = {}
-    try:
-        with set_current_vllm_config(config):
-            new: torch.nn.Module = get_model(
-                vllm_config=config,
-                model_config=model_config,
-                prefix=prefix,
-                load_config=get_draft_load_config(config),
-            )
-        layers = compilation.static_forward_context
-    finally:
-        compilation.static_forward_context = live
-    for name, layer in layers.items():
-        layer.kv_cache = live[name].kv_cache
-        # The CPU backend chooses its instruction set once, when it plans the cache.
-        if hasattr(live[name], "isa"):
-            layer.isa = live[name].isa
-        live[name] = layer
-    _share_with_target(new, old)
-    return new
-
-
-def _share_with_target(new: torch.nn.Module, old: torch.nn.Module) -> None:
-    """Take over what the old drafter had from the target, if the new one brings none."""
-    inner: Any = new.model
-    if not getattr(new, "has_own_embed_tokens", False):
-        del inner.embed_tokens
-        inner.embed_tokens = old.get_submodule("model.embed_tokens")
-    if not getattr(new, "has_own_lm_head", False):
-        del new.lm_head
-        new.lm_head = old.get_submodule("lm_head")
-
-
 def _require_numbers(proposer: DFlashProposer) -> None:
-    num_tokens = 1 + proposer.num_speculative_tokens
-    device = proposer.device
+    """Draft one block of mask tokens, on an empty context and without a trace in the cache."""
+    num_tokens, device = 1 + proposer.num_speculative_tokens, proposer.device
+    nowhere = torch.full((num_tokens,), PAD_SLOT_ID, dtype=torch.int64, device=device)
+    starts = torch.tensor([0, num_tokens], dtype=torch.int32)
+    lengths = torch.tensor([num_tokens], dtype=torch.int32)
+    block = CommonAttentionMetadata(
+        query_start_loc=starts.to(device),
+        query_start_loc_cpu=starts,
+        seq_lens=lengths.to(device),
+        num_reqs=1,
+        num_actual_tokens=num_tokens,
+        max_query_len=num_tokens,
+        max_seq_len=num_tokens,
+        # The engine's null block, which stays as it was made: all zeros.
+        block_table_tensor=torch.zeros(1, num_tokens, dtype=torch.int32, device=device),
+        slot_mapping=nowhere,
+        causal=proposer.dflash_causal,
+        seq_lens_cpu_upper_bound=lengths,
+    )
+    _, attention = proposer.build_per_group_and_layer_attn_metadata(block)
+    slots = dict.fromkeys(attention, nowhere)
+    masks = torch.full_like(nowhere, proposer.parallel_drafting_token_id, dtype=torch.int32)
     with (
         torch.inference_mode(),
-        set_forward_context(None, proposer.vllm_config, num_tokens=num_tokens),
+        set_forward_context(
+            attention, proposer.vllm_config, num_tokens=num_tokens, slot_mapping=slots
+        ),
     ):
         hidden = proposer.model(
-            input_ids=torch.zeros(num_tokens, dtype=torch.int32, device=device),
+            input_ids=masks,
             positions=torch.arange(num_tokens, device=device),
             inputs_embeds=None,
         )
     if not bool(torch.isfinite(hidden).all()):
         raise SwapError(
-            "a drafter must compute finite numbers, and this one does not on a first block. "
+            "a drafter must compute finite numbers, and this one does not on its first block. "
             "Retrain it, or give another."
         )

@@ -323,3 +323,11 @@ def test_registering_twice_leaves_one_proposer_and_one_wrapped_scheduler(monkeyp
     assert (gpu_model_runner.DFlashProposer, Scheduler._update_request_with_output) == first
     assert gpu_model_runner.DFlashProposer.__name__ == "DpaceProposer"
     assert plugin.is_registered()
+
+
+def test_vllm_0_32_cpu_leaves_the_weights_of_layers_that_say_so():
+    from vllm.model_executor.layers.linear import UnquantizedLinearMethod
+
+    source = inspect.getsource(UnquantizedLinearMethod.process_weights_after_loading)
+    assert 'if getattr(layer, "_cpu_skip_gemm_dispatch", False):' in source
+    assert "layer.cpu_linear = torch.nn.functional.linear" in source
