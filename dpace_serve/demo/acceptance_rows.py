@@ -45,7 +45,7 @@ def fetch_rows(url: str, response_ids: Sequence[str], *, timeout_seconds: float)
     deadline = time.monotonic() + timeout_seconds
     while True:
         report = _get_report(url)
-        records = [_to_record(row) for row in report["records"]]
+        records = [RequestAcceptance.from_dict(row) for row in report["records"]]
         found = tuple(_find(records, response_id) for response_id in response_ids)
         num_missing = found.count(None)
         num_without_steps: int = report["excluded"]["no_step"]
@@ -74,26 +74,17 @@ def _get_report(url: str) -> dict[str, Any]:
     return report
 
 
-def _to_record(row: dict[str, Any]) -> RequestAcceptance:
-    return RequestAcceptance(
-        request_id=row["request_id"],
-        drafter=row["drafter"],
-        revision=row["revision"],
-        arm=row["arm"],
-        workload=row["workload"],
-        per_step_accepted=tuple(row["per_step_accepted"]),
-        per_step_drafted=tuple(row["per_step_drafted"]),
-        emitted_tokens=row["emitted_tokens"],
-        unsettled_drafted=row["unsettled_drafted"],
-        unsettled_accepted=row["unsettled_accepted"],
-        finish_reason=row["finish_reason"],
-    )
-
-
 def _find(records: Sequence[RequestAcceptance], response_id: str) -> RequestAcceptance | None:
     # A completion is a list of prompts to the engine: its request is the response's id and "-0".
     names = (response_id, f"{response_id}-0")
-    return next((record for record in records if record.request_id in names), None)
+    return next(
+        (
+            record
+            for record in records
+            if record.request_id in names and record.arm != "shadow" and record.excluded is None
+        ),
+        None,
+    )
 
 
 def _require_same_sums(

@@ -1,15 +1,17 @@
-"""Counts finished requests: as series on /metrics, and the same sums as JSON."""
+"""Counts requests that have ended: as series on /metrics, and the same sums as JSON."""
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from dpace_serve.acceptance.arm import ARMS, Arm
+from dpace_serve.acceptance.exclusion import EXCLUSION_REASONS
 from dpace_serve.acceptance.request import RequestAcceptance
 from dpace_serve.metrics import names
-from dpace_serve.metrics.names import ExclusionReason, ExportStage
-from dpace_serve.metrics.series import DrafterSeries, LabelledCount, MetricCollectors
+from dpace_serve.metrics.drafters import KeptDrafters, LoadedDrafter
+from dpace_serve.metrics.names import DrafterOperation, ExportStage, OperationResult
+from dpace_serve.metrics.series import LabelledCount, MetricCollectors
 from dpace_serve.metrics.sums import AcceptanceSums
 
 SNAPSHOT_CONFIDENCE = 0.95
@@ -17,115 +19,150 @@ SNAPSHOT_CONFIDENCE = 0.95
 
 
 class AcceptanceMetrics:
-    """Everything that is exported about one loaded drafter.
+    """Everything that is exported about the drafters of one server, which may come and go.
 
-    All series exist from the start with 0, so that `increase()` sees their first event. An
-    observation is counted in all series or in none. Calls belong on one thread, the server's event
-    loop. The sums are this process's own: several API processes each have theirs.
+    Series of a drafter exist from the moment it is added with 0, so that `increase()` sees their
+    first event; all others from the start. A record is counted in all its series or in none. Calls
+    belong on one thread, the server's event loop; only `export_error` may come from any. The sums
+    are this process's own: several API processes each have theirs.
     """
 
-    def __init__(  # noqa: PLR0913 - one keyword per label: a bundle would only rename them
+    def __init__(
         self,
         registry: CollectorRegistry,
         *,
-        drafter: str,
-        revision: str,
-        arms: Sequence[str],
         workloads: Sequence[str],
         num_draft_tokens: int,
         method: str,
-        block_size: int,
     ) -> None:
-        """Create every series at 0.
+        """Create every series that belongs to no drafter.
 
         Args:
             registry: Where the series are registered.
-            drafter: Name of the drafter.
-            revision: Revision of its checkpoint.
-            arms: Roles it serves in.
             workloads: Workload labels that requests may carry; `other` is always one more.
             num_draft_tokens: Draft positions that the engine uses.
             method: The engine's name of the speculation method.
-            block_size: Block size that the drafter was trained with.
 
         Raises:
-            ValueError: If no arm is given, `num_draft_tokens` is below 1, or the registry already
-                has these metrics.
+            ValueError: If `num_draft_tokens` is below 1, or the registry already has these metrics.
         """
-        if not arms or num_draft_tokens < 1:
+        if num_draft_tokens < 1:
             raise ValueError(
-                "metrics need at least 1 arm and 1 draft token, got "
-                f"{len(arms)} and {num_draft_tokens}. Export only while a drafter is loaded."
+                f"metrics need at least 1 draft token, got {num_draft_tokens}. "
+                "Export only while something is drafted."
             )
-        self._drafter = drafter
-        self._revision = revision
-        self._arms = tuple(dict.fromkeys(arms))
         self._num_draft_tokens = num_draft_tokens
         collectors = MetricCollectors(registry, num_draft_tokens=num_draft_tokens)
-        labels = dict.fromkeys((*workloads, names.OTHER_WORKLOAD))
-        self._sums: dict[tuple[str, str], AcceptanceSums] = {}
-        self._series: dict[tuple[str, str], DrafterSeries] = {}
-        for arm, workload in itertools.product(self._arms, labels):
-            self._sums[arm, workload] = AcceptanceSums.zero(num_draft_tokens)
-            self._series[arm, workload] = DrafterSeries(
-                collectors,
-                (drafter, revision, arm, workload),
-                num_draft_tokens=num_draft_tokens,
-            )
-        info = collectors.gauges[names.DRAFTER_INFO]
-        for arm in self._arms:
-            info.labels(drafter, revision, arm, method, block_size).set(1)
-        self._excluded = LabelledCount(
-            collectors.counters[names.REQUESTS_EXCLUDED], names.EXCLUSION_REASONS
+        counters = collectors.counters
+        self._drafters = KeptDrafters(
+            collectors,
+            workloads=tuple(dict.fromkeys((*workloads, names.OTHER_WORKLOAD))),
+            num_draft_tokens=num_draft_tokens,
+            method=method,
         )
-        self._export_errors = LabelledCount(
-            collectors.counters[names.EXPORT_ERRORS], names.EXPORT_STAGES
+        self._excluded = LabelledCount(counters[names.REQUESTS_EXCLUDED], ARMS, EXCLUSION_REASONS)
+        self._operations = LabelledCount(
+            counters[names.DRAFTER_SWAPS], names.DRAFTER_OPERATIONS, names.OPERATION_RESULTS
         )
+        self._export_errors = LabelledCount(counters[names.EXPORT_ERRORS], names.EXPORT_STAGES)
         self._unknown_workloads = 0
-        self._unknown_workload_series = collectors.counters[names.WORKLOAD_UNKNOWN]
+        self._unknown_workload_series = counters[names.WORKLOAD_UNKNOWN]
+        self._split_share = collectors.gauges[names.SPLIT_SHARE]
+        self.set_split_share(challengers=0)
 
-    def observe(self, request: RequestAcceptance) -> None:
-        """Count one finished request, in all series or, where it does not fit, in none.
+    def add_drafter(self, name: str, revision: str, block_size: int, arms: Iterable[Arm]) -> None:
+        """Create the series of a drafter in these arms, at 0; those that exist stay as they are.
+
+        At most `drafters.MAX_DRAFTERS` are kept, unless more are loaded: the series and sums of the
+        one that was loaded longest ago are removed, and requests of it that still end are refused.
+
+        Args:
+            name: Name of the drafter.
+            revision: Revision of its checkpoint.
+            block_size: Block size that it was trained with.
+            arms: What it may do for requests.
 
         Raises:
-            ValueError: If the request names another drafter or revision, an arm or workload
-                outside the set, has no step, or drafted more than `num_draft_tokens`.
+            ValueError: If no arm is given, one is unknown, or the drafter is known with another
+                block size.
         """
-        if (request.drafter, request.revision) != (self._drafter, self._revision):
+        self._drafters.add(name, revision, block_size, arms)
+
+    def set_loaded(self, rows: Iterable[LoadedDrafter]) -> None:
+        """Say which drafters get requests from now on, and in which arm.
+
+        `dpace_drafter_info` is 1 for exactly these. Counters of the others stay as they are.
+
+        Raises:
+            ValueError: If a drafter was not added in that arm and block size; nothing changes.
+        """
+        self._drafters.set_loaded(rows)
+
+    def set_split_share(self, *, challengers: float) -> None:
+        """Say which share of requests the challengers together are configured to serve.
+
+        Args:
+            challengers: Share in [0, 1); the champion has the rest, which is all at the start.
+
+        Raises:
+            ValueError: If it is outside.
+        """
+        if not 0 <= challengers < 1:
             raise ValueError(
-                f"requests here belong to drafter {self._drafter} {self._revision}, got "
-                f"{request.drafter} {request.revision}. Keep one exporter per loaded drafter."
+                f"the challengers' share must lie in [0, 1), got {challengers}. "
+                "Leave some requests to the champion."
             )
-        key = (request.arm, request.workload)
-        if key not in self._sums:
+        self._split_share.labels("champion").set(1 - challengers)
+        self._split_share.labels("challenger").set(challengers)
+
+    def observe(self, record: RequestAcceptance) -> None:
+        """Count a record, in all series or, where it does not fit, in none.
+
+        Raises:
+            ValueError: If it names a drafter, arm or workload that has no series, is excluded, has
+                no step, or drafted more than `num_draft_tokens`.
+        """
+        series = self._drafters.series_of(record)
+        if record.excluded is not None or not record.steps:
             raise ValueError(
-                f"arm and workload must be configured, got {request.arm} and {request.workload}. "
-                f"Count an unknown workload as {names.OTHER_WORKLOAD}."
+                "a counted request is not excluded and has at least 1 verification step, got "
+                f"{record.excluded} and {record.steps}. Exclude it, without a step as no_step."
             )
-        if not request.steps:
-            raise ValueError(
-                "a counted request has at least 1 verification step, got 0. Exclude it as no_step."
-            )
-        added = AcceptanceSums.from_request(request, self._num_draft_tokens)
+        added = AcceptanceSums.from_request(record, self._num_draft_tokens)
         # From here on nothing can fail: whatever does not fit was refused above.
-        self._sums[key] += added
-        self._series[key].add(added)
+        series.add(added)
+        if record.arm == "shadow":
+            is_open = record.unsettled_drafted > 0
+            self._drafters.count_shadow(record, "answer_ended" if is_open else "settled")
 
-    def exclude(self, reason: ExclusionReason) -> None:
-        """Count a finished request that the statistics leave out.
+    def exclude(self, record: RequestAcceptance) -> None:
+        """Count a record that the statistics leave out.
 
         Raises:
-            ValueError: If there is no such reason.
+            ValueError: If it is not excluded, or a shadow whose drafter has no series.
         """
-        self._excluded.add(reason)
+        reason = record.excluded
+        if reason is None:
+            raise ValueError("only a record that says why is excluded, got none. Observe it.")
+        if record.arm == "shadow":
+            self._drafters.count_shadow(record, "lost" if reason == "no_shadow" else "excluded")
+        self._excluded.add(record.arm, reason)
 
-    def export_error(self, stage: ExportStage) -> None:
-        """Count a record that was lost in our own code.
+    def count_operation(self, operation: DrafterOperation, result: OperationResult) -> None:
+        """Count an operation on drafters by how it ended.
+
+        Raises:
+            ValueError: If there is no such operation or result.
+        """
+        self._operations.add(operation, result)
+
+    def export_error(self, stage: ExportStage, count: int = 1) -> None:
+        """Count records that were lost in our own code; from any thread.
 
         Raises:
             ValueError: If there is no such stage.
         """
-        self._export_errors.add(stage)
+        self._export_errors.add(stage, count=count)
 
     def unknown_workload(self) -> None:
         """Count a request whose tag is outside the configured workloads."""
@@ -133,26 +170,18 @@ class AcceptanceMetrics:
         self._unknown_workload_series.inc()
 
     def snapshot(self) -> dict[str, Any]:
-        """The sums behind /metrics as JSON: each arm's total, then each of its workloads.
+        """The sums behind /metrics as JSON: each drafter's arms, then their workloads.
 
-        A row of `drafters` without the key `workload` is the total of its arm. What is undefined,
-        as tau before the first request, is null. The unit of the intervals is the request.
+        A row of `drafters` without the key `workload` is the total of its drafter and arm; drafters
+        that are loaded come first. `excluded` counts records: a request in the shadow of which
+        challengers drafted has one more for each. What is undefined, as tau before the first
+        request, is null. The unit of the intervals is the request.
         """
         return {
             "num_draft_tokens": self._num_draft_tokens,
             "confidence": SNAPSHOT_CONFIDENCE,
-            "drafters": [row for arm in self._arms for row in self._rows(arm)],
-            "excluded": dict(self._excluded.counts),
+            "drafters": self._drafters.rows(SNAPSHOT_CONFIDENCE),
+            "excluded": self._excluded.by_last_label(),
             "unknown_workload": self._unknown_workloads,
-            "export_errors": dict(self._export_errors.counts),
+            "export_errors": self._export_errors.by_last_label(),
         }
-
-    def _rows(self, arm: str) -> list[dict[str, Any]]:
-        head = {"drafter": self._drafter, "revision": self._revision, "arm": arm}
-        total = AcceptanceSums.zero(self._num_draft_tokens)
-        rows = []
-        for (sums_arm, workload), sums in self._sums.items():
-            if sums_arm == arm:
-                total += sums
-                rows.append({**head, "workload": workload, **sums.to_dict(SNAPSHOT_CONFIDENCE)})
-        return [{**head, **total.to_dict(SNAPSHOT_CONFIDENCE)}, *rows]

@@ -5,7 +5,7 @@ Label values come from closed sets, never from a client's text. Draft positions 
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 DRAFTER_LABELS = ("drafter", "revision", "arm", "workload")
 """Labels of everything that is counted for a drafter's requests."""
@@ -14,21 +14,24 @@ OTHER_WORKLOAD = "other"
 """Workload label of a request whose tag is outside the configured set."""
 
 UnsettledKind = Literal["drafted", "accepted"]
-UNSETTLED_KINDS: tuple[UnsettledKind, ...] = ("drafted", "accepted")
+UNSETTLED_KINDS: tuple[UnsettledKind, ...] = get_args(UnsettledKind)
 
-ExclusionReason = Literal["aborted", "several_outputs", "stop_string", "no_record", "no_step"]
-EXCLUSION_REASONS: tuple[ExclusionReason, ...] = (
-    "aborted",
-    "several_outputs",
-    "stop_string",
-    "no_record",
-    "no_step",
-)
-"""Why a finished request is not in the statistics."""
+ExportStage = Literal["record", "observe", "shadow", "log"]
+EXPORT_STAGES: tuple[ExportStage, ...] = get_args(ExportStage)
+"""Where a record can be lost: when it is built from the engine's output, when it is counted, when a
+challenger's drafts are compared, or when it is written to the acceptance log."""
 
-ExportStage = Literal["record", "observe"]
-EXPORT_STAGES: tuple[ExportStage, ...] = ("record", "observe")
-"""Where a record can be lost: when it is built from the engine's output, or when it is counted."""
+ShadowOutcome = Literal["settled", "answer_ended", "excluded", "lost"]
+SHADOW_OUTCOMES: tuple[ShadowOutcome, ...] = get_args(ShadowOutcome)
+"""What became of a challenger's drafts in the shadow of one request."""
+
+DrafterOperation = Literal["swap", "challenge", "promote", "drop"]
+DRAFTER_OPERATIONS: tuple[DrafterOperation, ...] = get_args(DrafterOperation)
+"""What an administrator can ask for while the server runs."""
+
+OperationResult = Literal["ok", "refused", "busy", "failed"]
+OPERATION_RESULTS: tuple[OperationResult, ...] = get_args(OperationResult)
+"""How an operation ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +75,15 @@ EMITTED_TOKENS = MetricSpec(
     "dpace_emitted_tokens_total",
     "counter",
     "Tokens that verification steps put into answers: accepted ones plus one bonus token per step, "
-    "less one for each answer that ended inside its last step's accepted tokens.",
+    "less one for each answer that ended inside its last step's accepted tokens. arm=shadow: 0.",
     DRAFTER_LABELS,
 )
 UNSETTLED_TOKENS = MetricSpec(
     "dpace_unsettled_tokens_total",
     "counter",
     "Positions past the end of an answer, in no other counter. kind=drafted: all that the engine "
-    "drafted there; kind=accepted: those of them that the engine had accepted.",
+    "drafted there; kind=accepted: those of them that the engine had accepted. arm=shadow: drafted "
+    "positions that were still open when the answer ended.",
     (*DRAFTER_LABELS, "kind"),
 )
 ACCEPTANCE_REQUESTS = MetricSpec(
@@ -129,10 +133,20 @@ REQUEST_TAU = MetricSpec(
 REQUESTS_EXCLUDED = MetricSpec(
     "dpace_requests_excluded_total",
     "counter",
-    "Finished requests left out of the acceptance statistics: aborted, several_outputs (n > 1), "
-    "stop_string (found after the engine had counted further), no_record (the engine gave none), "
-    "no_step (nothing was drafted).",
-    ("reason",),
+    "Requests that ended and are left out of the acceptance statistics: aborted, several_outputs "
+    "(n > 1), stop_string (found after the engine had counted further), no_record (the engine gave "
+    "none), no_step (nothing was drafted or compared), no_shadow (drafts of a challenger were "
+    "lost). arm=shadow: once more for each challenger that shadowed the request.",
+    ("arm", "reason"),
+)
+SHADOW_REQUESTS = MetricSpec(
+    "dpace_shadow_requests_total",
+    "counter",
+    "Requests that a challenger shadowed, once each. outcome=settled: every drafted position was "
+    "compared; answer_ended: the answer ended while some were open, and those are in "
+    "dpace_unsettled_tokens_total, never rejected; excluded: left out of the statistics; lost: the "
+    "drafts were lost.",
+    ("drafter", "revision", "outcome"),
 )
 WORKLOAD_UNKNOWN = MetricSpec(
     "dpace_workload_unknown_total",
@@ -143,14 +157,32 @@ WORKLOAD_UNKNOWN = MetricSpec(
 DRAFTER_INFO = MetricSpec(
     "dpace_drafter_info",
     "gauge",
-    "Always 1: which drafter is loaded in which role, with its method and block size.",
+    "Always 1: which drafters get requests now, and in which arm, with method and block size. "
+    "The series of a drafter that leaves its arm is removed.",
     ("drafter", "revision", "arm", "method", "block_size"),
+)
+SPLIT_SHARE = MetricSpec(
+    "dpace_split_share",
+    "gauge",
+    "Configured share of served requests, all challengers together. The counted share should agree "
+    "where no client chooses its drafter.",
+    ("arm",),
+)
+DRAFTER_SWAPS = MetricSpec(
+    "dpace_drafter_swaps_total",
+    "counter",
+    "Operations on drafters while the server ran. operation=swap: another champion; challenge: "
+    "a new challenger; promote: the challenger becomes champion; drop: a challenger leaves. "
+    "result=ok: done; refused: not allowed or not servable; busy: another operation or too many "
+    "running requests; failed: the engine could not load it. Only ok changes who serves.",
+    ("operation", "result"),
 )
 EXPORT_ERRORS = MetricSpec(
     "dpace_export_errors_total",
     "counter",
-    "Records of finished requests lost in this package's own code. stage=record: not built from "
-    "the engine's output; stage=observe: built, but refused by the exporter.",
+    "Records of requests lost in this package's own code. stage=record: not built from the "
+    "engine's output; observe: built, but refused by the exporter; shadow: drafts of a challenger "
+    "that could not be compared; log: counted, but not written to the acceptance log.",
     ("stage",),
 )
 
@@ -168,8 +200,11 @@ METRICS = (
     ACCEPTANCE_ACCEPTED_STEPS,
     REQUEST_TAU,
     REQUESTS_EXCLUDED,
+    SHADOW_REQUESTS,
     WORKLOAD_UNKNOWN,
     DRAFTER_INFO,
+    SPLIT_SHARE,
+    DRAFTER_SWAPS,
     EXPORT_ERRORS,
 )
 """All metrics, in the order of the documentation."""

@@ -1,12 +1,17 @@
 """The Prometheus side of the metrics: collectors made from their specifications."""
 
+import itertools
+import threading
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 
 from dpace_serve.metrics import names
 from dpace_serve.metrics.names import MetricSpec
 from dpace_serve.metrics.sums import AcceptanceSums
+
+CollectorT = TypeVar("CollectorT", Counter, Histogram)
 
 
 class MetricCollectors:
@@ -45,7 +50,11 @@ class MetricCollectors:
 
 
 class DrafterSeries:
-    """All series of one drafter, arm and workload; they exist from the start with 0."""
+    """All series of one drafter, arm and workload, from 0, and the sums behind them.
+
+    Attributes:
+        sums: What has been counted.
+    """
 
     def __init__(
         self, collectors: MetricCollectors, labels: Sequence[str], *, num_draft_tokens: int
@@ -57,27 +66,31 @@ class DrafterSeries:
             labels: Values of `names.DRAFTER_LABELS`, in that order.
             num_draft_tokens: Draft positions.
         """
+        self.sums = AcceptanceSums.zero(num_draft_tokens)
+        self._labels = tuple(labels)
+        self._created: list[tuple[Counter | Histogram, tuple[object, ...]]] = []
         counters = collectors.counters
         self._per_position = {
             spec: [
-                counters[spec].labels(*labels, position)
+                self._create(counters[spec], position)
                 for position in range(1, num_draft_tokens + 1)
             ]
             for spec in (names.DRAFTED_TOKENS, names.ACCEPTED_TOKENS)
         }
         self._unsettled = {
-            kind: counters[names.UNSETTLED_TOKENS].labels(*labels, kind)
+            kind: self._create(counters[names.UNSETTLED_TOKENS], kind)
             for kind in names.UNSETTLED_KINDS
         }
         self._plain = {
-            spec: counter.labels(*labels)
+            spec: self._create(counter)
             for spec, counter in counters.items()
             if spec.labels == names.DRAFTER_LABELS
         }
-        self._tau = collectors.histograms[names.REQUEST_TAU].labels(*labels)
+        self._tau = self._create(collectors.histograms[names.REQUEST_TAU])
 
     def add(self, request: AcceptanceSums) -> None:
         """Count the sums of one finished request, which has at least one step."""
+        self.sums += request
         counts, moments = request.counts, request.moments
         for spec, values in (
             (names.DRAFTED_TOKENS, counts.drafted),
@@ -100,25 +113,59 @@ class DrafterSeries:
             self._plain[spec].inc(value)
         self._tau.observe(moments.tau)
 
+    def remove(self) -> None:
+        """Take the series off the metrics page."""
+        for collector, labels in self._created:
+            collector.remove(*labels)
+
+    def _create(self, collector: CollectorT, *more: object) -> CollectorT:
+        labels = (*self._labels, *more)
+        self._created.append((collector, labels))
+        return collector.labels(*labels)
+
 
 class LabelledCount:
-    """A counter over a closed set of values of one label, with the counts at hand."""
+    """A counter over closed sets of label values, with the counts at hand; safe between threads."""
 
-    def __init__(self, counter: Counter, values: Sequence[str]) -> None:
-        """Create one series for each value at 0."""
-        self.counts = dict.fromkeys(values, 0)
-        self._series = {value: counter.labels(value) for value in values}
+    def __init__(self, counter: Counter, *choices: Sequence[str]) -> None:
+        """Create one series at 0 for each combination.
 
-    def add(self, value: str) -> None:
-        """Count one event.
+        Args:
+            counter: The registered metric.
+            choices: Values of each of its labels, in their order.
+        """
+        self._choices = choices
+        self._counter = counter
+        self._lock = threading.Lock()
+        self._counts = dict.fromkeys(itertools.product(*choices), 0)
+        for labels in self._counts:
+            counter.labels(*labels)
+
+    def add(self, *labels: str, count: int = 1) -> None:
+        """Count events.
 
         Raises:
-            ValueError: If the value is outside the set.
+            ValueError: If a label is outside its set.
         """
-        if value not in self.counts:
-            raise ValueError(f"the label must be one of {', '.join(self.counts)}, got {value}.")
-        self.counts[value] += 1
-        self._series[value].inc()
+        for label, choices in zip(labels, self._choices, strict=True):
+            if label not in choices:
+                raise ValueError(f"the label must be one of {', '.join(choices)}, got {label}.")
+        with self._lock:
+            self._counts[labels] += count
+        self._counter.labels(*labels).inc(count)
+
+    def by_last_label(self) -> dict[str, int]:
+        """Counts for each value of the last label, summed over the others."""
+        totals = dict.fromkeys(self._choices[-1], 0)
+        with self._lock:
+            for labels, count in self._counts.items():
+                totals[labels[-1]] += count
+        return totals
+
+    def remove(self) -> None:
+        """Take the series off the metrics page."""
+        for labels in self._counts:
+            self._counter.remove(*labels)
 
 
 class _Counter(Counter):

@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import REGISTRY
 
-from dpace_serve.acceptance.request import RequestAcceptance, settle_last_step
+from dpace_serve.acceptance.arm import Arm
+from dpace_serve.acceptance.exclusion import ExclusionReason
+from dpace_serve.acceptance.last_step import settle_last_step
+from dpace_serve.acceptance.request import RequestAcceptance
 from dpace_serve.config import ServeConfig
 from dpace_serve.drafter import checkpoint
 from dpace_serve.drafter.target import find_target_folder
 from dpace_serve.errors import CheckpointError
+from dpace_serve.metrics.drafters import LoadedDrafter
 from dpace_serve.metrics.exporter import AcceptanceMetrics
-from dpace_serve.metrics.names import OTHER_WORKLOAD, ExclusionReason, ExportStage
+from dpace_serve.metrics.names import OTHER_WORKLOAD, ExportStage
 from dpace_serve.vllm_engine.settlement import join_cut_step
 
 if TYPE_CHECKING:
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CHAMPION = "champion"
+CHAMPION: Arm = "champion"
 METHOD = "dflash"
 WORKLOAD_TAG = "dpace_workload"
 MAX_RECORDS = 256
@@ -43,7 +47,7 @@ class DrafterIdentity:
 
     name: str
     revision: str
-    arm: str
+    arm: Arm
     method: str
     block_size: int
     num_draft_tokens: int
@@ -111,7 +115,8 @@ class AcceptanceRecorder:
                         yield output
             except interruptions:
                 if not is_finished:
-                    self._metrics.exclude("aborted")
+                    _, workload = self._workload_of(sampling_params)
+                    self._exclude("aborted", request_id, workload, "abort")
                 raise
 
         return generate_and_record
@@ -123,13 +128,11 @@ class AcceptanceRecorder:
             # First of all: users must never see the split, counted or not.
             emitted_by_last_step = _join_cut_steps(output)
             reason = _exclusion_of(output, sampling_params)
-            if reason is not None:
-                self._metrics.exclude(reason)
-                return
             is_known, workload = self._workload_of(sampling_params)
-            record = self._record_of(output, workload, emitted_by_last_step)
+            record = None if reason else self._record_of(output, workload, emitted_by_last_step)
             if record is None:
-                self._metrics.exclude("no_step")
+                ending = output.outputs[0].finish_reason
+                self._exclude(reason or "no_step", output.request_id, workload, ending)
                 return
             stage = "observe"
             self._metrics.observe(record)
@@ -140,6 +143,20 @@ class AcceptanceRecorder:
         self._records.append(record)
         if not is_known:
             self._metrics.unknown_workload()
+
+    def _exclude(
+        self, reason: ExclusionReason, request_id: str, workload: str, finish_reason: str
+    ) -> None:
+        record = RequestAcceptance.from_exclusion(
+            reason,
+            request_id=request_id,
+            drafter=self._drafter.name,
+            revision=self._drafter.revision,
+            arm=self._drafter.arm,
+            workload=workload,
+            finish_reason=finish_reason,
+        )
+        self._metrics.exclude(record)
 
     def _join(self, output: "RequestOutput") -> None:
         try:
@@ -216,14 +233,13 @@ def start_recording(
     workloads = config.workloads if config is not None else _default_workloads()
     metrics = AcceptanceMetrics(
         REGISTRY,
-        drafter=drafter.name,
-        revision=drafter.revision,
-        arms=[drafter.arm],
         workloads=workloads,
         num_draft_tokens=drafter.num_draft_tokens,
         method=drafter.method,
-        block_size=drafter.block_size,
     )
+    loaded = LoadedDrafter(drafter.name, drafter.revision, drafter.arm, drafter.block_size)
+    metrics.add_drafter(loaded.name, loaded.revision, loaded.block_size, [loaded.arm])
+    metrics.set_loaded([loaded])
     recorder = AcceptanceRecorder(drafter, metrics, workloads)
     engine_client.generate = recorder.recording(engine_client.generate, failures)
     return recorder

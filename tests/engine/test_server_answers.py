@@ -105,9 +105,8 @@ def test_the_records_add_up_to_the_answers(served, asked):
     snapshot = served.acceptance(records=256)
     asked.records = snapshot["records"]
     # An answer that ends with its first token was never verified.
-    excluded = {"aborted": 0, "several_outputs": 0, "stop_string": 0, "no_record": 0}
     num_unverified = snapshot["excluded"].pop("no_step")
-    assert snapshot["excluded"] == excluded
+    assert set(snapshot["excluded"].values()) == {0}
     assert len(asked.records) + num_unverified == asked.num_answers
     # One token of each answer comes from the prompt's own pass.
     emitted = sum(record["emitted_tokens"] for record in asked.records)

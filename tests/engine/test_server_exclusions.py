@@ -22,7 +22,7 @@ def test_a_grammar_that_shortens_drafts_keeps_the_sums_closed(served):
             structured_outputs={"regex": f"(ab|cd){digits}"},
         )
     after = served.acceptance(records=2)
-    assert after["export_errors"] == {"record": 0, "observe": 0}
+    assert set(after["export_errors"].values()) == {0}
     assert after["drafters"][0]["requests"] == num_before + 2
     records = after["records"]
     assert any(min(record["per_step_drafted"]) < NUM_DRAFT_TOKENS for record in records)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dpace_serve.acceptance.request import settle_last_step
+from dpace_serve.acceptance.last_step import settle_last_step
 from dpace_serve.vllm_engine.settlement import join_cut_step
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]

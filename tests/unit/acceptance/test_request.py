@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpace_serve.acceptance.request import RequestAcceptance, settle_last_step
+from dpace_serve.acceptance.last_step import settle_last_step
+from dpace_serve.acceptance.request import RequestAcceptance
 
 
 def record(accepted, drafted, emitted, *, unsettled=(0, 0)):
@@ -178,6 +179,7 @@ def test_the_row_of_a_request_survives_json():
         "arm": "champion",
         "workload": "json",
         "finish_reason": "stop",
+        "excluded": None,
         "steps": 2,
         "accepted": 4,
         "tau": 3.0,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpace_serve.acceptance.request import settle_last_step
+from dpace_serve.acceptance.last_step import settle_last_step
 from dpace_serve.acceptance.shadow import ShadowDraft, ShadowSteps, settle_drafts
 
 ANSWER = (10, 11, 12, 13, 14, 15)

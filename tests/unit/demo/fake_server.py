@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
 
-from dpace_serve.acceptance.request import RequestAcceptance, settle_last_step
+from dpace_serve.acceptance.last_step import settle_last_step
+from dpace_serve.acceptance.request import RequestAcceptance
 from dpace_serve.metrics.exporter import AcceptanceMetrics
 
 ACCEPTED = {"dflash": 1, "dpace": 2}
@@ -28,14 +29,11 @@ port, drafter, behaviour = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 records = []
 metrics = AcceptanceMetrics(
     CollectorRegistry(),
-    drafter=drafter,
-    revision="0" * 12,
-    arms=["champion"],
     workloads=["json", "code"],
     num_draft_tokens=NUM_DRAFT_TOKENS,
     method="dflash",
-    block_size=NUM_DRAFT_TOKENS + 1,
 )
+metrics.add_drafter(drafter, "0" * 12, NUM_DRAFT_TOKENS + 1, ["champion"])
 
 
 class Handler(BaseHTTPRequestHandler):

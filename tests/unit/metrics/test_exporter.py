@@ -6,13 +6,16 @@ import random
 import pytest
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 
-from dpace_serve.acceptance.request import RequestAcceptance, settle_last_step
+from dpace_serve.acceptance.last_step import settle_last_step
+from dpace_serve.acceptance.request import RequestAcceptance
+from dpace_serve.acceptance.shadow import ShadowSteps
+from dpace_serve.metrics.drafters import LoadedDrafter
 from dpace_serve.metrics.exporter import AcceptanceMetrics
 from dpace_serve.metrics.names import METRICS
 
 WORKLOADS = ("json", "code")
 DRAFTER = {"drafter": "dpace", "revision": "0123456789ab"}
-SETTINGS = DRAFTER | {"workloads": WORKLOADS, "method": "dflash", "block_size": 8}
+SETTINGS = {"workloads": WORKLOADS, "method": "dflash"}
 
 
 @pytest.fixture
@@ -22,7 +25,14 @@ def registry():
 
 @pytest.fixture
 def metrics(registry):
-    return AcceptanceMetrics(registry, arms=("champion",), num_draft_tokens=3, **SETTINGS)
+    return started(registry, "champion", num_draft_tokens=3)
+
+
+def started(registry, *arms, num_draft_tokens):
+    metrics = AcceptanceMetrics(registry, num_draft_tokens=num_draft_tokens, **SETTINGS)
+    metrics.add_drafter(*DRAFTER.values(), 8, arms)
+    metrics.set_loaded([LoadedDrafter(*DRAFTER.values(), arms[0], 8)])
+    return metrics
 
 
 def request(accepted, drafted, emitted_by_last_step, **labels):
@@ -39,6 +49,17 @@ def request(accepted, drafted, emitted_by_last_step, **labels):
         unsettled_drafted=settled.unsettled_drafted,
         unsettled_accepted=settled.unsettled_accepted,
     )
+
+
+def excluded(reason, **labels):
+    given = {"request_id": "r", "arm": "champion", "workload": "json", "finish_reason": "abort"}
+    return RequestAcceptance.from_exclusion(reason, **(given | DRAFTER | labels))
+
+
+def shadow(accepted, drafted, unsettled, **labels):
+    steps = ShadowSteps(tuple(range(len(accepted))), tuple(accepted), tuple(drafted), unsettled)
+    given = {"request_id": "r", "workload": "json", "finish_reason": "stop"}
+    return RequestAcceptance.from_shadow(steps, **(given | DRAFTER | labels))
 
 
 def without_steps():
@@ -62,14 +83,16 @@ def all_samples(registry):
 
 def test_every_series_exists_from_the_start_with_0(registry, metrics):
     samples = all_samples(registry)
-    info = {key: value for key, value in samples.items() if key[0] == "dpace_drafter_info"}
-    assert all(value == 0 for key, value in samples.items() if key not in info)
+    states = {key for key in samples if key[0] in ("dpace_drafter_info", "dpace_split_share")}
+    assert all(value == 0 for key, value in samples.items() if key not in states)
     # Per workload (2 and other): 2 x 3 positions, 2 kinds, 8 plain counters, and the histogram's
-    # buckets 1..4, +Inf, sum and count; then 5 reasons, 2 stages, the unknown workloads, 1 info.
-    assert len(samples) == 3 * (6 + 2 + 8 + 7) + 5 + 2 + 1 + 1
+    # buckets 1..4, +Inf, sum and count; then 3 arms x 6 reasons, 4 operations x 4 results,
+    # 4 stages, the unknown workloads, 1 info and the shares of 2 arms.
+    assert len(samples) == 3 * (6 + 2 + 8 + 7) + 18 + 16 + 4 + 1 + 1 + 2
 
 
-def test_every_metric_of_the_list_is_exported_with_its_type_help_and_labels(registry, metrics):
+def test_every_metric_of_the_list_is_exported_with_its_type_help_and_labels(registry):
+    started(registry, "champion", "shadow", num_draft_tokens=3)
     exported = {metric.name: metric for metric in registry.collect()}
     assert len(exported) == len(METRICS)
     for spec in METRICS:
@@ -137,12 +160,14 @@ def test_tau_of_each_request_falls_into_buckets_from_1_to_the_longest_step(regis
     [
         (request([4], [4], 5), "num_draft_tokens = 3, got 4"),
         (request([1], [3], 2, workload="poems"), "champion and poems"),
-        (request([1], [3], 2, arm="shadow"), "shadow and json"),
+        (request([1], [3], 2, arm="challenger"), "challenger and json"),
+        (shadow([1], [3], 0), "shadow and json"),
         (request([1], [3], 2, drafter="another"), "another"),
         (request([1], [3], 2, revision="another"), "another"),
         (without_steps(), "no_step"),
+        (excluded("aborted"), "not excluded .* got aborted"),
     ],
-    ids=["too long", "workload", "arm", "drafter", "revision", "no step"],
+    ids=["too long", "workload", "arm", "shadow", "drafter", "revision", "no step", "excluded"],
 )
 def test_a_request_that_does_not_fit_is_counted_nowhere(registry, metrics, bad, message):
     metrics.observe(request([2], [3], 3))
@@ -151,39 +176,6 @@ def test_a_request_that_does_not_fit_is_counted_nowhere(registry, metrics, bad, 
         metrics.observe(bad)
     assert all_samples(registry) == before
     assert metrics.snapshot() == json_before
-
-
-def test_what_is_left_out_or_lost_is_counted(registry, metrics):
-    metrics.exclude("aborted")
-    metrics.exclude("aborted")
-    metrics.exclude("no_record")
-    metrics.unknown_workload()
-    metrics.export_error("observe")
-    value = registry.get_sample_value
-    assert value("dpace_requests_excluded_total", {"reason": "aborted"}) == 2
-    assert value("dpace_requests_excluded_total", {"reason": "no_record"}) == 1
-    assert value("dpace_workload_unknown_total") == 1
-    assert value("dpace_export_errors_total", {"stage": "observe"}) == 1
-    snapshot = metrics.snapshot()
-    assert snapshot["excluded"] == {
-        "aborted": 2,
-        "several_outputs": 0,
-        "stop_string": 0,
-        "no_record": 1,
-        "no_step": 0,
-    }
-    assert snapshot["unknown_workload"] == 1
-    assert snapshot["export_errors"] == {"record": 0, "observe": 1}
-
-
-def test_a_reason_or_stage_outside_the_set_makes_no_new_series(registry, metrics):
-    before = all_samples(registry)
-    reasons = "aborted, several_outputs, stop_string, no_record, no_step"
-    with pytest.raises(ValueError, match=f"{reasons}, got bored"):
-        metrics.exclude("bored")
-    with pytest.raises(ValueError, match="record, observe, got later"):
-        metrics.export_error("later")
-    assert all_samples(registry) == before
 
 
 def test_the_snapshot_of_nothing_has_nulls_and_no_nan(metrics):
@@ -244,8 +236,7 @@ PLAIN = {
 
 
 def test_records_series_and_snapshot_have_exactly_the_same_sums(registry):
-    arms = ("champion", "challenger")
-    metrics = AcceptanceMetrics(registry, arms=arms, num_draft_tokens=7, **SETTINGS)
+    metrics = started(registry, "champion", "challenger", num_draft_tokens=7)
     generator = random.Random(20)
     requests = [random_request(generator, 7) for _ in range(500)]
     for each in requests:
@@ -279,8 +270,6 @@ def test_records_series_and_snapshot_have_exactly_the_same_sums(registry):
             assert sample(registry, "dpace_accepted_tokens_total", **at) == accepted[p - 1]
 
 
-@pytest.mark.parametrize("wrong", [{"arms": ()}, {"num_draft_tokens": 0}])
-def test_metrics_without_an_arm_or_a_draft_token_are_refused(registry, wrong):
-    settings = {"arms": ("champion",), "num_draft_tokens": 3} | SETTINGS | wrong
-    with pytest.raises(ValueError, match="at least 1 arm and 1 draft token"):
-        AcceptanceMetrics(registry, **settings)
+def test_metrics_without_a_draft_token_are_refused(registry):
+    with pytest.raises(ValueError, match="at least 1 draft token, got 0"):
+        AcceptanceMetrics(registry, num_draft_tokens=0, **SETTINGS)

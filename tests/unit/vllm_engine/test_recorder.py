@@ -27,15 +27,9 @@ DRAFTER = DrafterIdentity(
 @pytest.fixture
 def recorder():
     metrics = AcceptanceMetrics(
-        CollectorRegistry(),
-        drafter="dpace",
-        revision="abc",
-        arms=["champion"],
-        workloads=["json"],
-        num_draft_tokens=7,
-        method="dflash",
-        block_size=8,
+        CollectorRegistry(), workloads=["json"], num_draft_tokens=7, method="dflash"
     )
+    metrics.add_drafter("dpace", "abc", 8, ["champion"])
     return AcceptanceRecorder(DRAFTER, metrics, ("json",))
 
 
@@ -147,14 +141,16 @@ def test_an_output_of_another_shape_is_an_export_error_and_breaks_nothing(record
     for _ in range(3):
         recorder.finish(output(answer(broken)), params())
     recorder.finish(SimpleNamespace(), params())
-    assert recorder.snapshot(0)["export_errors"] == {"record": 4, "observe": 0}
+    errors = recorder.snapshot(0)["export_errors"]
+    assert errors == {"record": 4, "observe": 0, "shadow": 0, "log": 0}
     assert len(caplog.records) == 1  # said once, then only counted
 
 
 def test_a_record_that_the_exporter_refuses_is_an_export_error(recorder):
     too_long = SimpleNamespace(histogram=[0] * 9 + [1], per_step_accepted=[9], per_step_drafted=[9])
     recorder.finish(output(answer(too_long)), params())
-    assert recorder.snapshot(0)["export_errors"] == {"record": 0, "observe": 1}
+    errors = recorder.snapshot(0)["export_errors"]
+    assert errors == {"record": 0, "observe": 1, "shadow": 0, "log": 0}
 
 
 def test_only_the_newest_records_are_kept_and_given_oldest_first(recorder):

@@ -21,7 +21,7 @@ from typing import Annotated, TypeVar
 import torch
 import typer
 
-from dpace_serve.acceptance.request import SettledSteps
+from dpace_serve.acceptance.last_step import SettledSteps
 from dpace_serve.demo.bundle import drafter_folder, prompts_file, target_folder
 from dpace_serve.demo.prompts import DemoPrompt, choose_prompts, read_prompts
 from dpace_serve.result_file import require_writable, write_json

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from dpace_serve.acceptance.request import SettledSteps, settle_last_step
+from dpace_serve.acceptance.last_step import SettledSteps, settle_last_step
 from dpace_training.drafter.model import BlockDrafter
 from dpace_training.drafter.taps import recorded_taps
 

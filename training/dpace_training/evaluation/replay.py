@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dpace_serve.acceptance.request import SettledSteps, settle_last_step
+from dpace_serve.acceptance.last_step import SettledSteps, settle_last_step
 from dpace_training.drafter.model import BlockDrafter
 from dpace_training.evaluation.decode import NO_STEPS
 from dpace_training.evaluation.rollouts import (

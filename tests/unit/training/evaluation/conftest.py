@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from dpace_serve.acceptance.request import SettledSteps
+from dpace_serve.acceptance.last_step import SettledSteps
 from dpace_serve.drafter.checkpoint import DrafterConfig
 from dpace_training.config import TrainConfig
 from dpace_training.drafter.model import BlockDrafter

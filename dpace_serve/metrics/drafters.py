@@ -1,0 +1,214 @@
+"""The drafters that metrics are kept of: those that are loaded, and the latest that were."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from dpace_serve.acceptance.arm import ARMS, Arm
+from dpace_serve.acceptance.request import RequestAcceptance
+from dpace_serve.metrics import names
+from dpace_serve.metrics.names import ShadowOutcome
+from dpace_serve.metrics.series import DrafterSeries, LabelledCount, MetricCollectors
+from dpace_serve.metrics.sums import AcceptanceSums
+
+MAX_DRAFTERS = 16
+"""Drafters kept at most, unless more are loaded; the one that was loaded longest ago goes first."""
+
+
+class LoadedDrafter(NamedTuple):
+    """A drafter that gets requests now, in one arm."""
+
+    name: str
+    revision: str
+    arm: Arm
+    block_size: int
+
+
+class KeptDrafters:
+    """Series and sums of each drafter, by arm and workload; all series begin at 0."""
+
+    def __init__(
+        self,
+        collectors: MetricCollectors,
+        *,
+        workloads: Sequence[str],
+        num_draft_tokens: int,
+        method: str,
+    ) -> None:
+        """Start without a drafter.
+
+        Args:
+            collectors: The registered metrics.
+            workloads: All workload labels.
+            num_draft_tokens: Draft positions.
+            method: The engine's name of the speculation method.
+        """
+        self._collectors = collectors
+        self._workloads = tuple(workloads)
+        self._num_draft_tokens = num_draft_tokens
+        self._method = method
+        # In the order in which they were last loaded, the newest last.
+        self._drafters: dict[tuple[str, str], _KeptDrafter] = {}
+        self._loaded: tuple[LoadedDrafter, ...] = ()
+
+    def add(self, name: str, revision: str, block_size: int, arms: Iterable[Arm]) -> None:
+        """Create the series of a drafter in these arms; those that exist stay as they are.
+
+        Raises:
+            ValueError: If no arm is given, one is unknown, or the drafter is known with another
+                block size.
+        """
+        wanted = tuple(arms)
+        if not wanted or not set(wanted) <= set(ARMS):
+            raise ValueError(f"a drafter has at least 1 arm of {', '.join(ARMS)}, got {wanted}.")
+        key = (name, revision)
+        if key in self._drafters:
+            self._require_block_size(key, block_size)
+        drafter = self._drafters.pop(key, None) or _KeptDrafter(key, block_size)
+        self._drafters[key] = drafter
+        for arm in wanted:
+            if not drafter.has(arm):
+                drafter.create(
+                    arm,
+                    self._collectors,
+                    workloads=self._workloads,
+                    num_draft_tokens=self._num_draft_tokens,
+                )
+        self._remove_oldest(keep=key)
+
+    def set_loaded(self, rows: Iterable[LoadedDrafter]) -> None:
+        """Say which drafters get requests, in which arm; all others do not.
+
+        Raises:
+            ValueError: If a drafter was not added in that arm and block size; nothing changes.
+        """
+        loaded = tuple(dict.fromkeys(rows))
+        for row in loaded:
+            key = (row.name, row.revision)
+            self._series(*key, row.arm, names.OTHER_WORKLOAD)
+            self._require_block_size(key, row.block_size)
+        info = self._collectors.gauges[names.DRAFTER_INFO]
+        for row in loaded:
+            info.labels(*self._info_labels(row)).set(1)
+        for row in self._loaded:
+            if row not in loaded:
+                info.remove(*self._info_labels(row))
+        for row in (*self._loaded, *loaded):
+            key = (row.name, row.revision)
+            self._drafters[key] = self._drafters.pop(key)
+        self._loaded = loaded
+
+    def series_of(self, record: RequestAcceptance) -> DrafterSeries:
+        """Where a record is counted.
+
+        Raises:
+            ValueError: If its drafter, arm or workload has no series.
+        """
+        return self._series(record.drafter, record.revision, record.arm, record.workload)
+
+    def count_shadow(self, record: RequestAcceptance, outcome: ShadowOutcome) -> None:
+        """Count what became of a challenger's drafts.
+
+        Raises:
+            ValueError: If its drafter has no series as a shadow.
+        """
+        self.series_of(record)
+        self._drafters[record.drafter, record.revision].count_shadow(outcome)
+
+    def rows(self, confidence: float) -> list[dict[str, Any]]:
+        """Sums of each drafter and arm, then of its workloads; what is loaded comes first.
+
+        Args:
+            confidence: Coverage of the intervals of tau, in (0, 1).
+        """
+        loaded = dict.fromkeys((row.name, row.revision) for row in self._loaded)
+        former = [key for key in reversed(self._drafters) if key not in loaded]
+        zero = AcceptanceSums.zero(self._num_draft_tokens)
+        return [
+            row for key in (*loaded, *former) for row in self._drafters[key].rows(zero, confidence)
+        ]
+
+    def _series(self, name: str, revision: str, arm: Arm, workload: str) -> DrafterSeries:
+        drafter = self._drafters.get((name, revision))
+        if drafter is None:
+            raise ValueError(
+                f"a counted drafter must have been added and not be one of the oldest, got {name} "
+                f"{revision}. Call add_drafter before its requests."
+            )
+        series = drafter.series.get((arm, workload))
+        if series is None:
+            raise ValueError(
+                f"arm and workload must be configured, got {arm} and {workload}. Add the arm with "
+                f"add_drafter; count an unknown workload as {names.OTHER_WORKLOAD}."
+            )
+        return series
+
+    def _require_block_size(self, key: tuple[str, str], block_size: int) -> None:
+        known = self._drafters[key].block_size
+        if block_size != known:
+            raise ValueError(
+                f"drafter {' '.join(key)} has block size {known}, got {block_size}. "
+                "Give another checkpoint another revision."
+            )
+
+    def _info_labels(self, row: LoadedDrafter) -> tuple[object, ...]:
+        return row.name, row.revision, row.arm, self._method, row.block_size
+
+    def _remove_oldest(self, keep: tuple[str, str]) -> None:
+        in_use = {keep, *((row.name, row.revision) for row in self._loaded)}
+        former = [key for key in self._drafters if key not in in_use]
+        for key in former[: max(0, len(self._drafters) - MAX_DRAFTERS)]:
+            self._drafters.pop(key).remove()
+
+
+class _KeptDrafter:
+    def __init__(self, key: tuple[str, str], block_size: int) -> None:
+        self.block_size = block_size
+        self.series: dict[tuple[Arm, str], DrafterSeries] = {}
+        self._key = key
+        self._shadows: LabelledCount | None = None
+
+    def has(self, arm: Arm) -> bool:
+        return any(arm == known for known, _ in self.series)
+
+    def create(
+        self,
+        arm: Arm,
+        collectors: MetricCollectors,
+        *,
+        workloads: Sequence[str],
+        num_draft_tokens: int,
+    ) -> None:
+        for workload in workloads:
+            self.series[arm, workload] = DrafterSeries(
+                collectors, (*self._key, arm, workload), num_draft_tokens=num_draft_tokens
+            )
+        if arm == "shadow":
+            name, revision = self._key
+            self._shadows = LabelledCount(
+                collectors.counters[names.SHADOW_REQUESTS],
+                (name,),
+                (revision,),
+                names.SHADOW_OUTCOMES,
+            )
+
+    def count_shadow(self, outcome: ShadowOutcome) -> None:
+        if self._shadows is not None:
+            self._shadows.add(*self._key, outcome)
+
+    def remove(self) -> None:
+        for series in self.series.values():
+            series.remove()
+        if self._shadows is not None:
+            self._shadows.remove()
+
+    def rows(self, zero: AcceptanceSums, confidence: float) -> list[dict[str, Any]]:
+        rows = []
+        for arm, group in itertools.groupby(self.series.items(), key=lambda item: item[0][0]):
+            head = {"drafter": self._key[0], "revision": self._key[1], "arm": arm}
+            total, parts = zero, []
+            for (_, workload), series in group:
+                total += series.sums
+                parts.append({**head, "workload": workload, **series.sums.to_dict(confidence)})
+            rows += [{**head, **total.to_dict(confidence)}, *parts]
+        return rows
