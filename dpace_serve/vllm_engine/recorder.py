@@ -1,88 +1,89 @@
-"""Turns each finished request of the engine into a record of its acceptance."""
+"""Binds each request of the engine to its drafters, and records how it ended."""
 
 import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import REGISTRY
-
-from dpace_serve.acceptance.arm import Arm
 from dpace_serve.acceptance.exclusion import ExclusionReason
-from dpace_serve.acceptance.last_step import settle_last_step
 from dpace_serve.acceptance.request import RequestAcceptance
-from dpace_serve.config import ServeConfig
-from dpace_serve.drafter import checkpoint
-from dpace_serve.drafter.target import find_target_folder
-from dpace_serve.errors import CheckpointError
-from dpace_serve.metrics.drafters import LoadedDrafter
+from dpace_serve.live.fleet import Fleet
 from dpace_serve.metrics.exporter import AcceptanceMetrics
 from dpace_serve.metrics.names import OTHER_WORKLOAD, ExportStage
-from dpace_serve.vllm_engine.settlement import join_cut_step
+from dpace_serve.vllm_engine.answer_record import (
+    ABORTED,
+    excluded_record,
+    join_cut_steps,
+    served_record,
+    shadow_record,
+)
+from dpace_serve.vllm_engine.bound_request import BoundRequest, can_be_shadowed, salted
+from dpace_serve.vllm_engine.draft_log import TakenDrafts
+from dpace_serve.vllm_engine.shadow_collector import EndedRequest, ShadowCollector, Take
 
 if TYPE_CHECKING:
-    from vllm.config import VllmConfig
-    from vllm.engine.protocol import EngineClient
-    from vllm.outputs import CompletionOutput, RequestOutput
+    from vllm.outputs import RequestOutput
     from vllm.sampling_params import SamplingParams
 
 logger = logging.getLogger(__name__)
 
-CHAMPION: Arm = "champion"
-METHOD = "dflash"
 WORKLOAD_TAG = "dpace_workload"
+DRAFTER_TAG = "dpace_drafter"
 MAX_RECORDS = 256
-"""Finished requests kept for `GET /dpace/acceptance?records=`."""
+"""Ended requests kept for `GET /dpace/acceptance?records=`."""
 
 Generate = Callable[..., AsyncGenerator["RequestOutput", None]]
-
-
-@dataclass(frozen=True, slots=True)
-class DrafterIdentity:
-    """The drafter that this server drafts with."""
-
-    name: str
-    revision: str
-    arm: Arm
-    method: str
-    block_size: int
-    num_draft_tokens: int
+Keep = Callable[[RequestAcceptance], None]
 
 
 class AcceptanceRecorder:
-    """Records of this server's finished requests, counted and the newest of them kept."""
+    """Every request that the engine takes leaves one record for each of its drafters."""
 
     def __init__(
-        self, drafter: DrafterIdentity, metrics: AcceptanceMetrics, workloads: tuple[str, ...]
+        self,
+        fleet: Fleet,
+        metrics: AcceptanceMetrics,
+        *,
+        workloads: tuple[str, ...],
+        allows_choice: bool,
+        take: Take,
+        keep: tuple[Keep, ...] = (),
     ) -> None:
         """Start with nothing recorded.
 
         Args:
-            drafter: Who drafts.
+            fleet: Who drafts for whom.
             metrics: Where records are counted.
             workloads: Workload labels that requests may carry.
+            allows_choice: Whether a request may name the drafter that serves it.
+            take: Fetches what shadows drafted.
+            keep: Further places that every record goes to.
         """
-        self._drafter = drafter
+        self._fleet = fleet
         self._metrics = metrics
         self._workloads = frozenset(workloads)
+        self._allows_choice = allows_choice
+        self._collector = ShadowCollector(take, self._settle)
+        self._keep = keep
         self._records: deque[RequestAcceptance] = deque(maxlen=MAX_RECORDS)
         self._has_failed = False
 
     def snapshot(self, num_records: int) -> dict[str, Any]:
-        """The drafter, all sums, and the newest records, oldest first."""
+        """All sums, and the newest records of requests that are counted, oldest first."""
         newest = list(self._records)[max(0, len(self._records) - num_records) :]
         return {
-            "drafter": asdict(self._drafter),
             **self._metrics.snapshot(),
             "records": [record.to_dict() for record in newest],
         }
 
+    def close(self) -> None:
+        """Give up what is not settled: the engine is about to stop."""
+        self._collector.close()
+
     def recording(self, generate: Generate, failures: tuple[type[Exception], ...]) -> Generate:
-        """The engine's `generate`, which also records each request as it finishes.
+        """The engine's `generate`, which also binds each request and records how it ended.
 
         Args:
             generate: The engine's own.
@@ -101,95 +102,118 @@ class AcceptanceRecorder:
             *args: object,
             **kwargs: object,
         ) -> AsyncGenerator["RequestOutput", None]:
-            outputs = generate(prompt, sampling_params, request_id, *args, **kwargs)
-            is_finished = False
+            request = self._arrive(prompt, sampling_params, request_id)
+            prompt = salted(prompt, request.assignment.cache_salt)
+            is_ended = False
             try:
+                outputs = generate(prompt, sampling_params, request_id, *args, **kwargs)
                 # Closing it at once is what makes the engine stop for a client that left.
                 async with aclosing(outputs):
                     async for output in outputs:
-                        if output.finished and not is_finished:
-                            is_finished = True
-                            self.finish(output, sampling_params)
+                        if output.finished and not is_ended:
+                            is_ended = True
+                            self._finish(request, output, sampling_params)
                         elif sampling_params.n > 1:
                             self._join(output)  # its answers end one by one
+                        else:
+                            request.note(output, sampling_params)
                         yield output
             except interruptions:
-                if not is_finished:
-                    _, workload = self._workload_of(sampling_params)
-                    self._exclude("aborted", request_id, workload, "abort")
+                if not is_ended:
+                    is_ended = True
+                    self._end(request, "aborted", ABORTED)
                 raise
+            finally:
+                if not is_ended:  # the engine refused it
+                    self._fleet.release(request.assignment)
 
         return generate_and_record
 
-    def finish(self, output: "RequestOutput", sampling_params: "SamplingParams") -> None:
-        """Count a finished request; whatever goes wrong is counted and never reaches it."""
-        stage: ExportStage = "record"
+    def _arrive(
+        self, prompt: object, sampling_params: "SamplingParams", request_id: str
+    ) -> BoundRequest:
+        """Bind a request to its drafters.
+
+        Raises:
+            ValueError: If it names a drafter that it may not have; the engine's server answers 400.
+        """
+        tags = sampling_params.extra_args or {}
+        wanted = tags.get(DRAFTER_TAG)
+        if wanted is not None and not self._allows_choice:
+            raise ValueError(
+                f"{DRAFTER_TAG} must be left out: this server does not let requests choose their "
+                "drafter. Its operator can allow it with allow_drafter_choice."
+            )
+        assignment = self._fleet.assign(
+            request_id,
+            wanted=None if wanted is None else str(wanted),
+            may_shadow=can_be_shadowed(prompt, sampling_params),
+        )
+        request = BoundRequest(request_id, assignment, self._workload_of(sampling_params)[1])
+        request.bind(sampling_params)
+        return request
+
+    def _finish(
+        self, request: BoundRequest, output: "RequestOutput", sampling_params: "SamplingParams"
+    ) -> None:
+        """Record a finished request; whatever goes wrong is counted and never reaches it."""
         try:
             # First of all: users must never see the split, counted or not.
-            emitted_by_last_step = _join_cut_steps(output)
-            reason = _exclusion_of(output, sampling_params)
-            is_known, workload = self._workload_of(sampling_params)
-            record = None if reason else self._record_of(output, workload, emitted_by_last_step)
-            if record is None:
-                ending = output.outputs[0].finish_reason
-                self._exclude(reason or "no_step", output.request_id, workload, ending)
-                return
-            stage = "observe"
-            self._metrics.observe(record)
+            emitted_by_last_step = join_cut_steps(output)
+            request.note(output, sampling_params)
+            record = served_record(request, output, sampling_params, emitted_by_last_step)
         except Exception as error:  # noqa: BLE001  (no answer may fail over its statistics)
-            self._metrics.export_error(stage)
-            self._log_first(error)
+            self._lose("record", error)
+            self._end_shadows(EndedRequest(request, ABORTED, "no_record"))
             return
-        self._records.append(record)
-        if not is_known:
+        self._record(record)
+        if record.excluded is None and not self._workload_of(sampling_params)[0]:
             self._metrics.unknown_workload()
+        self._end_shadows(EndedRequest(request, record.finish_reason, record.excluded))
 
-    def _exclude(
-        self, reason: ExclusionReason, request_id: str, workload: str, finish_reason: str
-    ) -> None:
-        record = RequestAcceptance.from_exclusion(
-            reason,
-            request_id=request_id,
-            drafter=self._drafter.name,
-            revision=self._drafter.revision,
-            arm=self._drafter.arm,
-            workload=workload,
-            finish_reason=finish_reason,
-        )
-        self._metrics.exclude(record)
+    def _end(self, request: BoundRequest, reason: ExclusionReason, finish_reason: str) -> None:
+        self._record(excluded_record(request, request.assignment.serving, reason, finish_reason))
+        self._end_shadows(EndedRequest(request, finish_reason, reason))
+
+    def _end_shadows(self, ended: EndedRequest) -> None:
+        if ended.request.assignment.shadows:
+            self._collector.add(ended)
+        else:
+            self._fleet.release(ended.request.assignment)
+
+    def _settle(self, ended: EndedRequest, drafts: TakenDrafts) -> None:
+        """Record the shadows of an ended request."""
+        request = ended.request
+        self._fleet.release(request.assignment)
+        for shadow in request.assignment.shadows:
+            try:
+                if ended.excluded is not None:
+                    record = excluded_record(request, shadow, ended.excluded, ended.finish_reason)
+                else:
+                    record = shadow_record(request, shadow, drafts, ended.finish_reason)
+            except Exception as error:  # noqa: BLE001  (the next request must still be settled)
+                self._lose("shadow", error)
+                continue
+            self._record(record)
+
+    def _record(self, record: RequestAcceptance) -> None:
+        try:
+            if record.excluded is None:
+                self._metrics.observe(record)
+                self._records.append(record)
+            else:
+                self._metrics.exclude(record)
+        except Exception as error:  # noqa: BLE001  (no answer may fail over its statistics)
+            self._lose("observe", error)
+            return
+        for keep in self._keep:
+            keep(record)
 
     def _join(self, output: "RequestOutput") -> None:
         try:
-            _join_cut_steps(output)
+            join_cut_steps(output)
         except Exception as error:  # noqa: BLE001  (no answer may fail over its statistics)
             self._log_first(error)
-
-    def _record_of(
-        self, output: "RequestOutput", workload: str, emitted_by_last_step: int
-    ) -> RequestAcceptance | None:
-        """Record of one answer; None if nothing of it was drafted."""
-        answer = output.outputs[0]
-        counts = answer.spec_decode_metrics
-        if not sum(counts.histogram):
-            return None
-        settled = settle_last_step(
-            counts.per_step_accepted, counts.per_step_drafted, emitted_by_last_step
-        )
-        if not settled.per_step_drafted:
-            return None
-        return RequestAcceptance(
-            request_id=output.request_id,
-            drafter=self._drafter.name,
-            revision=self._drafter.revision,
-            arm=self._drafter.arm,
-            workload=workload,
-            per_step_accepted=settled.per_step_accepted,
-            per_step_drafted=settled.per_step_drafted,
-            emitted_tokens=settled.emitted_tokens,
-            unsettled_drafted=settled.unsettled_drafted,
-            unsettled_accepted=settled.unsettled_accepted,
-            finish_reason=answer.finish_reason,
-        )
 
     def _workload_of(self, sampling_params: "SamplingParams") -> tuple[bool, str]:
         """Whether its tag, if any, is one of the configured, and the label to count it under."""
@@ -197,6 +221,10 @@ class AcceptanceRecorder:
         if isinstance(tag, str) and tag in self._workloads:
             return True, tag
         return tag in (None, OTHER_WORKLOAD), OTHER_WORKLOAD
+
+    def _lose(self, stage: ExportStage, error: Exception) -> None:
+        self._metrics.export_error(stage)
+        self._log_first(error)
 
     def _log_first(self, error: Exception) -> None:
         if not self._has_failed:
@@ -207,94 +235,3 @@ class AcceptanceRecorder:
                 error,
                 exc_info=error,
             )
-
-
-def start_recording(
-    engine_client: "EngineClient | None",
-    config: ServeConfig | None,
-    failures: tuple[type[Exception], ...],
-) -> AcceptanceRecorder | None:
-    """Record what the engine finishes from now on; None where nothing is drafted.
-
-    Args:
-        engine_client: The engine, whose `generate` is replaced; none generates nothing.
-        config: What `dpace serve` was given; under vLLM's own commands there is none.
-        failures: Errors of the engine itself.
-
-    Raises:
-        CheckpointError: If the drafter is not complete.
-    """
-    if engine_client is None:
-        return None
-    speculation = engine_client.vllm_config.speculative_config
-    if speculation is None or speculation.method != METHOD:
-        return None
-    drafter = _identify_drafter(engine_client.vllm_config, config)
-    workloads = config.workloads if config is not None else _default_workloads()
-    metrics = AcceptanceMetrics(
-        REGISTRY,
-        workloads=workloads,
-        num_draft_tokens=drafter.num_draft_tokens,
-        method=drafter.method,
-    )
-    loaded = LoadedDrafter(drafter.name, drafter.revision, drafter.arm, drafter.block_size)
-    metrics.add_drafter(loaded.name, loaded.revision, loaded.block_size, [loaded.arm])
-    metrics.set_loaded([loaded])
-    recorder = AcceptanceRecorder(drafter, metrics, workloads)
-    engine_client.generate = recorder.recording(engine_client.generate, failures)
-    return recorder
-
-
-def _identify_drafter(vllm_config: "VllmConfig", config: ServeConfig | None) -> DrafterIdentity:
-    speculation = vllm_config.speculative_config
-    folder = find_target_folder(speculation.model)  # a folder, or the local copy of a hub name
-    if folder is None:
-        raise CheckpointError(f"{speculation.model}: the drafter has no local copy. Download it.")
-    given = config.drafter_name if config is not None else None
-    return DrafterIdentity(
-        name=given or Path(speculation.model).resolve().name,
-        revision=checkpoint.revision(folder),
-        arm=CHAMPION,
-        method=METHOD,
-        block_size=checkpoint.validate(folder).block_size,
-        num_draft_tokens=speculation.num_speculative_tokens,
-    )
-
-
-def _join_cut_steps(output: "RequestOutput") -> int:
-    """Undo the scheduler's split in all answers; tokens of the last one's last step."""
-    emitted_by_last_step = 0
-    for answer in output.outputs:
-        counts = answer.spec_decode_metrics
-        if counts is not None and counts.per_step_accepted:
-            emitted_by_last_step = join_cut_step(counts)
-    return emitted_by_last_step
-
-
-def _exclusion_of(
-    output: "RequestOutput", sampling_params: "SamplingParams"
-) -> ExclusionReason | None:
-    """Why a finished request cannot be counted, before a look at its steps."""
-    if len(output.outputs) != 1 or sampling_params.n != 1:
-        return "several_outputs"
-    answer = output.outputs[0]
-    if answer.finish_reason in ("abort", "error"):
-        return "aborted"
-    if _has_stop_string(answer):
-        return "stop_string"
-    counts = answer.spec_decode_metrics
-    if counts is None:
-        return "no_record"
-    if sum(counts.histogram) and not counts.per_step_accepted:
-        return "no_record"  # the engine was told to keep a summary only
-    return None
-
-
-def _has_stop_string(answer: "CompletionOutput") -> bool:
-    # Found in the API process: the engine core never said where its own counts end.
-    return answer.finish_reason == "stop" and isinstance(answer.stop_reason, str)
-
-
-def _default_workloads() -> tuple[str, ...]:
-    default: tuple[str, ...] = ServeConfig.model_fields["workloads"].default
-    return default

@@ -17,13 +17,16 @@ SERVED, TWIN, OTHER = 0, 1, 2
 MAX_TOKENS = 64
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def engine(engine_with):
-    """Slots: the D-PACE drafter, itself again, the DFlash drafter."""
+    """Slots: the D-PACE drafter, itself again, the DFlash drafter.
+
+    An engine that is dropped takes the process's parallel groups with it, so it lives to the end.
+    """
     return engine_with(others=["dpace", "dflash"])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def answer(engine):
     """Answer prompts, each bound as told; returns the engine's outputs in order."""
 
@@ -45,7 +48,7 @@ def answer(engine):
     return ask
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def drafts_of(engine):
     """What shadows drafted for these requests, in the answers' own positions."""
 

@@ -1,0 +1,77 @@
+"""A request from its arrival to its end: the drafters it is bound to, and its tokens."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dpace_serve.live.assignment import Assignment
+from dpace_serve.vllm_engine.row_binding import BINDING, RowBinding
+
+if TYPE_CHECKING:
+    from vllm.outputs import RequestOutput
+    from vllm.sampling_params import SamplingParams
+
+
+@dataclass(slots=True)
+class BoundRequest:
+    """What is known of a request while it runs.
+
+    Attributes:
+        request_id: The engine's name of it.
+        assignment: Its drafters.
+        workload: Workload label.
+        prompt_token_ids: Token ids of its prompt; none until the engine answers.
+        token_ids: Token ids of its answer so far.
+    """
+
+    request_id: str
+    assignment: Assignment
+    workload: str
+    prompt_token_ids: list[int] | None = None
+    token_ids: list[int] = field(default_factory=list)
+
+    def bind(self, sampling_params: "SamplingParams") -> None:
+        """Tell the worker; what a client may have put there is overwritten."""
+        binding = RowBinding(
+            key=self.assignment.key,
+            serving=self.assignment.serving.slot,
+            shadows=tuple(shadow.slot for shadow in self.assignment.shadows),
+        )
+        given = sampling_params.extra_args or {}
+        sampling_params.extra_args = {**given, BINDING: binding.to_list()}
+
+    def note(self, output: "RequestOutput", sampling_params: "SamplingParams") -> None:
+        """Keep the tokens of an output; in a stream each brings new ones only."""
+        if self.prompt_token_ids is None and output.prompt_token_ids is not None:
+            self.prompt_token_ids = list(output.prompt_token_ids)
+        new = output.outputs[0].token_ids
+        if sampling_params.output_kind.name == "DELTA":
+            self.token_ids.extend(new)
+        elif output.finished:
+            self.token_ids = list(new)
+
+
+def salted(prompt: object, cache_salt: str | None) -> object:
+    """The prompt with this salt before its own, so that it meets cached blocks of its drafters only.
+
+    A prompt that streams in is left as it is: stale keys would cost acceptance, never an answer.
+    """
+    if cache_salt is None or not isinstance(prompt, Mapping):
+        return prompt
+    own: Any = prompt.get("cache_salt")
+    return {**prompt, "cache_salt": cache_salt if own is None else f"{cache_salt}|{own}"}
+
+
+def can_be_shadowed(prompt: object, sampling_params: "SamplingParams") -> bool:
+    """Whether the answer will judge a challenger's drafts as verification would.
+
+    Not with several answers. Not with a grammar either: it cuts what the champion drafted before
+    that is verified, and a challenger's drafts are never shown to it. And the token ids of the
+    prompt must be known, to tell which position of the answer an anchor is.
+    """
+    return (
+        sampling_params.n == 1
+        and sampling_params.structured_outputs is None
+        and isinstance(prompt, Mapping)
+        and prompt.get("prompt_token_ids") is not None
+    )

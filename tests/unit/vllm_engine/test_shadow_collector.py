@@ -1,0 +1,96 @@
+"""Every ended request comes back once: with its drafts, or without them where they are lost."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from dpace_serve.vllm_engine import shadow_collector
+from dpace_serve.vllm_engine.shadow_collector import EndedRequest, ShadowCollector
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(shadow_collector, "DELAY_SECONDS", 0.01)
+
+
+def ended(key):
+    return EndedRequest(SimpleNamespace(assignment=SimpleNamespace(key=key)), "stop", None)
+
+
+class Worker:
+    """Hands out a draft for every key, and notes what it was asked for."""
+
+    def __init__(self):
+        self.calls = []
+
+    async def take(self, keys):
+        self.calls.append(keys)
+        await asyncio.sleep(0)
+        return {key: {1: [(key, [key])]} for key in keys}
+
+
+async def until(condition):
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_requests_that_end_together_are_fetched_together():
+    worker, settled = Worker(), {}
+    collector = ShadowCollector(
+        worker.take, lambda end, drafts: settled.update({end.request.assignment.key: drafts})
+    )
+    for key in range(5):
+        collector.add(ended(key))
+    await until(lambda: len(settled) == 5)
+    assert worker.calls == [[0, 1, 2, 3, 4]]
+    assert settled[3] == {1: [(3, [3])]}
+
+
+async def test_a_request_that_ends_while_others_are_fetched_is_fetched_next():
+    worker, settled = Worker(), []
+    collector = ShadowCollector(
+        worker.take, lambda end, _: settled.append(end.request.assignment.key)
+    )
+    for key in range(20):
+        collector.add(ended(key))
+        await asyncio.sleep(0.004)
+    await until(lambda: len(settled) == 20)
+    assert settled == list(range(20))
+    assert sum(worker.calls, []) == list(range(20))
+    assert 1 < len(worker.calls) < 20
+
+
+async def test_one_call_asks_for_a_bounded_number(monkeypatch):
+    monkeypatch.setattr(shadow_collector, "MAX_TAKEN", 3)
+    worker, settled = Worker(), []
+    collector = ShadowCollector(worker.take, lambda end, _: settled.append(end))
+    for key in range(7):
+        collector.add(ended(key))
+    await until(lambda: len(settled) == 7)
+    assert [len(call) for call in worker.calls] == [3, 3, 1]
+
+
+async def test_a_broken_engine_loses_the_drafts_and_settles_all_the_same(caplog):
+    async def broken(keys):
+        raise RuntimeError("the engine is gone")
+
+    settled = []
+    collector = ShadowCollector(broken, lambda _, drafts: settled.append(drafts))
+    collector.add(ended(1))
+    collector.add(ended(2))
+    await until(lambda: len(settled) == 2)
+    assert settled == [{}, {}]
+    assert "the engine is gone" in caplog.text
+
+
+async def test_what_is_not_fetched_at_the_end_is_settled_without_drafts():
+    worker, settled = Worker(), []
+    collector = ShadowCollector(worker.take, lambda _, drafts: settled.append(drafts))
+    collector.add(ended(1))
+    collector.close()
+    assert settled == [{}]
+    await asyncio.sleep(0.05)
+    assert worker.calls == []
+    assert settled == [{}]
