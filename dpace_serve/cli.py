@@ -1,9 +1,7 @@
 """The `dpace` command: parses, calls one function, prints."""
 
-import json
-import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,9 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dpace_serve.command_line import (
+    EXIT_BAD_RESULT,
+    EXIT_MISTAKE,
+    JsonOption,
+    log_to_stderr,
+    overrides,
+)
 from dpace_serve.errors import ConfigError, DpaceError
+from dpace_serve.live.commands import app as drafter_commands
 from dpace_serve.one_process import require_one_process
 from dpace_serve.result_file import require_writable, write_json
+from dpace_serve.vllm_engine.commands import serve
 
 if TYPE_CHECKING:
     from dpace_serve.drafter.finding import Finding
@@ -25,13 +32,6 @@ TRAINING_NEEDS = (
     "transformers",
     "safetensors",
 )
-EXIT_BAD_RESULT = 1
-EXIT_MISTAKE = 2
-
-JsonOption = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write the result to this file too.")
-]
-
 
 # Plain text and plain tracebacks: the same on a terminal, in a pipe and in a log.
 app = typer.Typer(
@@ -60,7 +60,7 @@ def demo(
     Each arm answers the same held-out prompts, one server after the other. Exits with 1 if
     speculation changed an answer.
     """
-    _log_to_stderr()
+    log_to_stderr()
     from rich.console import Console
 
     from dpace_serve.config import load_config
@@ -73,7 +73,7 @@ def demo(
     settings = load_config(
         DemoSettings,
         None,
-        _overrides(
+        overrides(
             {
                 "port": port,
                 "keep_serving": keep_serving,
@@ -123,47 +123,8 @@ def bench(json_file: JsonOption = None) -> None:
     write_json(json_file, speed_report(rows))
 
 
-@app.command()
-def serve(
-    target: Annotated[str, typer.Argument(help="Folder or hub name of the target model.")],
-    engine_args: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[-- ENGINE_ARGS]", help="Passed on to the engine's own server."),
-    ] = None,
-    drafter: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder of the drafter; none: no speculation."),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="YAML file of settings; options here win.")
-    ] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; may be repeated."),
-    ] = None,
-) -> None:
-    """Serve TARGET over the OpenAI API.
-
-    GET /dpace/acceptance and /metrics show what its drafter gains. SIGTERM lets running answers
-    finish.
-    """
-    _log_to_stderr()
-    from dpace_serve.config import ServeConfig, load_config
-
-    given = {
-        "target": target,
-        "drafter": str(drafter) if drafter is not None else None,
-        "port": port,
-        "host": host,
-        "engine_args": engine_args or None,
-    }
-    serve_config = load_config(ServeConfig, config, [*(settings or []), *_overrides(given)])
-
-    from dpace_serve.vllm_engine import server
-
-    server.serve(serve_config)
+app.command()(serve)
+app.add_typer(drafter_commands)
 
 
 @app.command()
@@ -191,7 +152,7 @@ def doctor(
     Each failed check names its cure. Exits with 1 if one fails.
     """
     require_one_process("doctor", os.environ)
-    _log_to_stderr()
+    log_to_stderr()
     require_writable(json_file)
     if settings and replay is None:
         raise ConfigError("--set sets how --replay measures. Add --replay PROMPTS or drop --set.")
@@ -260,21 +221,6 @@ def _mount_training() -> None:
         from dpace_training.cli import app as training_app
 
         app.registered_commands.extend(training_app.registered_commands)
-
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("dpace_serve").setLevel(logging.INFO)
-
-
-def _overrides(given: Mapping[str, object]) -> list[str]:
-    """Assignments for `load_config` of the options that were given."""
-    # YAML cannot read the escapes that JSON writes for characters past the first 65536.
-    return [
-        f"{key}={json.dumps(value, ensure_ascii=False)}"
-        for key, value in given.items()
-        if value is not None
-    ]
 
 
 _mount_training()

@@ -3,10 +3,10 @@
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dpace_serve.errors import ConfigError
 from dpace_serve.redaction import without_credentials
@@ -57,8 +57,41 @@ class ServeConfig(Config):
     """Workload labels that a request may carry; any other tag is counted as `other`."""
     shutdown_timeout_seconds: Annotated[int, Field(ge=0)] = 30
     """How long SIGTERM lets running answers finish before they are cancelled."""
+    challengers: tuple[Path, ...] = ()
+    """Folders of further drafters, to be compared with the first."""
+    mode: Literal["shadow", "split"] = "shadow"
+    """Challengers only draft along for comparison, or each serves a share of the requests."""
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the requests that each challenger serves in split mode; together below 1."""
+    shadow_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the requests that the challengers draft along with in shadow mode."""
+    spare_drafter_slots: Annotated[int, Field(ge=0)] = 1
+    """Drafters that can be loaded beside those given at start; 0 switches loading off."""
+    drafter_root: Path | None = None
+    """Folder that drafters may be loaded from while the server runs; none: none may."""
+    admin_key_file: Path | None = None
+    """File with the admin key, else DPACE_ADMIN_KEY; without one the drafters cannot be changed."""
+    allow_drafter_choice: bool = False
+    """Let a request name the drafter that serves it."""
+    drain_timeout_seconds: Annotated[int, Field(ge=0)] = 60
+    """How long a swap waits for the requests of a former drafter whose slot it needs."""
     engine_args: tuple[str, ...] = ()
     """Further arguments for the engine's own server, passed on as they are."""
+
+    @model_validator(mode="after")
+    def _challengers_have_a_champion(self) -> "ServeConfig":
+        if self.challengers and self.drafter is None:
+            raise ValueError("challengers need a drafter to be compared with: set drafter too")
+        return self
+
+    @model_validator(mode="after")
+    def _champion_keeps_a_share(self) -> "ServeConfig":
+        if self.mode == "split" and len(self.challengers) * self.share >= 1:
+            raise ValueError(
+                f"the challengers' shares must sum to less than 1, "
+                f"{len(self.challengers)} of {self.share:g} do not"
+            )
+        return self
 
 
 def load_config(schema: type[ConfigT], path: Path | None, overrides: Sequence[str]) -> ConfigT:

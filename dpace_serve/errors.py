@@ -1,5 +1,7 @@
 """What can go wrong, as one family: the commands print these as one line and exit with 2."""
 
+from http import HTTPStatus
+
 
 class DpaceError(Exception):
     """A mistake that the user can act on; its text says rule, value and cure."""
@@ -22,4 +24,13 @@ class EngineError(DpaceError):
 
 
 class SwapError(DpaceError):
-    """A change of the drafters of a running server is refused; it serves on as before."""
+    """A running server cannot load a drafter or change its role; who serves has not changed.
+
+    Attributes:
+        status: What kind of refusal it is: 403 not allowed, 404 no such folder or drafter, 409 not
+            now, 422 not servable.
+    """
+
+    def __init__(self, message: str, *, status: HTTPStatus) -> None:
+        super().__init__(message)
+        self.status = status

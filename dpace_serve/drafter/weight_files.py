@@ -9,7 +9,7 @@ from dpace_serve.errors import CheckpointError
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-_PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
+PICKLED_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
 # vLLM would load it in place of the target's embedding of the mask token.
 _MASK_EMBEDDING = "mask_embedding.pt"
 
@@ -124,7 +124,7 @@ def _check_index(folder: Path, found_in: dict[str, str]) -> None:
 
 
 def _no_weights(folder: Path) -> CheckpointError:
-    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLED)
+    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED_SUFFIXES)
     if pickled:
         return CheckpointError(
             f"{folder}: weights must be safetensors, found only {pickled[0]}, a pickle that could"

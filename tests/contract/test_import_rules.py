@@ -16,6 +16,7 @@ CLEAN_TREE = {
     "dpace_serve/__init__.py": "",
     "dpace_serve/errors.py": "",
     "dpace_serve/redaction.py": "",
+    "dpace_serve/command_line.py": "",
     "dpace_serve/config.py": "import dpace_serve.errors, dpace_serve.redaction",
     "dpace_serve/durable_file.py": "",
     "dpace_serve/one_process.py": "import dpace_serve.errors",

@@ -25,14 +25,15 @@ try:
     cli.main(["--help"])
 except SystemExit as end:
     assert end.code == 0
-heavy = {"torch", "vllm", "transformers", "accelerate", "openai", "fastapi"} & set(sys.modules)
+heavy = {"torch", "vllm", "transformers", "accelerate", "openai", "fastapi", "httpx2"}
+heavy &= set(sys.modules)
 sys.exit(f"loaded {heavy}" if heavy else 0)
 """
     done = subprocess.run(
         [sys.executable, "-c", script], check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    for command in ("demo", "serve", "doctor"):
+    for command in ("demo", "serve", "doctor", "drafter"):
         assert f"  {command}" in done.stdout
 
 
@@ -52,6 +53,7 @@ def test_the_module_can_be_run():
     [
         (["serve", "t", "--set", "prot=1"], "unknown key prot"),
         (["serve", "t", "--set", "prot"], "must read key=value"),
+        (["serve", "t", "--challenger", "c"], "challengers need a drafter"),
         (["serve", "t", "--port", "0"], "greater than or equal to 1, got 0"),
         (["serve", "t", "--config", "/no/such.yaml"], "/no/such.yaml: cannot be read"),
         (["demo", "--json", "/no/such/folder/f.json"], "must be a file in an existing folder"),
@@ -127,6 +129,25 @@ def test_serve_options_become_one_configuration(monkeypatch, tmp_path):
             eager=True,
             dtype="float32",
             engine_args=("--max-model-len", "512"),
+        )
+    ]
+
+
+def test_serve_takes_challengers_and_how_they_are_compared(monkeypatch):
+    from dpace_serve.vllm_engine import server
+
+    served = []
+    monkeypatch.setattr(server, "serve", served.append)
+    given = ["--drafter", "a", "--challenger", "b", "--challenger", "c", "--mode", "split"]
+    assert dpace("serve", "t", *given, "--share", "0.2", "--shadow-share", "0.5") == 0
+    assert served == [
+        ServeConfig(
+            target="t",
+            drafter="a",
+            challengers=("b", "c"),
+            mode="split",
+            share=0.2,
+            shadow_share=0.5,
         )
     ]
 

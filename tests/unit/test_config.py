@@ -209,3 +209,29 @@ def test_serving_needs_a_target_and_a_port_that_exists():
             load_config(ServeConfig, None, ["target=t", f"port={port}"])
     with pytest.raises(ConfigError, match="num_draft_tokens: Input should be"):
         load_config(ServeConfig, None, ["target=t", "num_draft_tokens=0"])
+
+
+def test_challengers_need_a_champion_that_keeps_a_share():
+    split = ["target=t", "drafter=a", "challengers=[b, c]", "mode=split"]
+    assert load_config(ServeConfig, None, split).challengers == (Path("b"), Path("c"))
+    with pytest.raises(ConfigError, match=r"must sum to less than 1, 2 of 0\.5 do not"):
+        load_config(ServeConfig, None, [*split, "share=0.5"])
+    load_config(ServeConfig, None, ["target=t", "drafter=a", "challengers=[b, c]", "share=0.5"])
+    with pytest.raises(ConfigError, match="challengers need a drafter"):
+        load_config(ServeConfig, None, ["target=t", "challengers=[b]"])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "share=0",
+        "share=1",
+        "shadow_share=1.1",
+        "spare_drafter_slots=-1",
+        "drain_timeout_seconds=-1",
+        "mode=both",
+    ],
+)
+def test_settings_of_several_drafters_are_bounded(override):
+    with pytest.raises(ConfigError, match=override.split("=")[0]):
+        load_config(ServeConfig, None, ["target=t", override])

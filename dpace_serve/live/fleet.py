@@ -1,0 +1,290 @@
+"""Fleet: who serves and who shadows each request, and how drafters change their roles.
+
+Everything here is synchronous and belongs to one thread, the event loop's.
+"""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from itertools import count
+from typing import Any
+
+from dpace_serve.drafter.config import DrafterConfig
+from dpace_serve.errors import SwapError
+from dpace_serve.live.assignment import Arm, Assignment, Binding, cache_salt
+from dpace_serve.live.hosted import (
+    Candidate,
+    HostedDrafter,
+    Role,
+    require_different_names,
+    shape_of,
+)
+from dpace_serve.live.slots import Slot, count_draining, find_challenger, free_slot
+from dpace_serve.live.traffic import Traffic
+
+__all__ = ["Assignment", "Binding", "Fleet"]
+
+_SERVING_ARMS: dict[Role, Arm] = {Role.CHAMPION: "champion", Role.CHALLENGER: "challenger"}
+
+
+class Fleet:
+    """The drafters of one server and the requests that run with them.
+
+    Each transition either happens as a whole or raises SwapError and changes nothing.
+
+    Attributes:
+        can_load: Whether drafters may be loaded at all while the server runs.
+    """
+
+    def __init__(
+        self,
+        champion: Candidate,
+        challengers: Sequence[Candidate],
+        *,
+        num_spare_slots: int,
+        traffic: Traffic,
+    ) -> None:
+        """Host the drafters given at start: the champion in slot 0, then the challengers.
+
+        Args:
+            champion: Serves everything that no challenger serves.
+            challengers: In the order of their slots.
+            num_spare_slots: Further slots, of the champion's shape; none switches loading off.
+            traffic: Who serves and shadows how much.
+
+        Raises:
+            ConfigError: If two of them have the same name.
+        """
+        given = [champion, *challengers]
+        require_different_names(given)
+        spare = [champion] * num_spare_slots
+        self._slots = tuple(
+            Slot(number, shape_of(model.config)) for number, model in enumerate([*given, *spare])
+        )
+        self._traffic = traffic
+        self.can_load = num_spare_slots > 0
+        self._generations, self._keys, self._retirements = count(), count(1), count(1)
+        self._running: dict[int, Assignment] = {}
+        for slot, candidate in zip(self._slots, given, strict=False):
+            self._occupy(slot, candidate)
+            slot.role = Role.CHALLENGER
+        self._slots[0].role = Role.CHAMPION
+
+    @property
+    def champion(self) -> HostedDrafter:
+        """Who serves."""
+        return self._champion.occupant
+
+    @property
+    def challengers(self) -> tuple[HostedDrafter, ...]:
+        """Who is compared with the champion, in the order of their slots."""
+        return tuple(slot.occupant for slot in self._with_role(Role.CHALLENGER))
+
+    def drafter_in(self, number: int) -> HostedDrafter:
+        """The drafter that is loaded in a slot."""
+        return self._slots[number].occupant
+
+    def served_shares(self) -> dict[Role, float]:
+        """Configured shares of the requests that champion and challengers serve; their sum is 1."""
+        share = self._traffic.challengers_share(len(self.challengers))
+        return {Role.CHAMPION: 1 - share, Role.CHALLENGER: share}
+
+    def drafters(self) -> dict[str, Any]:
+        """The answer to `GET /dpace/drafters`."""
+        return {
+            "mode": self._traffic.mode,
+            "share": self._traffic.share,
+            "shadow_share": self._traffic.shadow_share,
+            "drafters": [slot.to_dict() for slot in self._slots],
+        }
+
+    def assign(self, request_id: str, *, wanted: str | None, may_shadow: bool) -> Assignment:
+        """Bind a request to its drafters, and count it as running until `release`.
+
+        Challengers are numbered in the order of their slots. They shadow what the champion serves
+        only: elsewhere there is nothing to compare them with.
+
+        Args:
+            request_id: What the draws depend on.
+            wanted: Name of the drafter that shall serve; none leaves it to the draw.
+            may_shadow: Whether the drafts of a challenger could be judged.
+
+        Raises:
+            ValueError: If no drafter that serves has the wanted name.
+        """
+        serving = self._drawn(request_id) if wanted is None else self._wanted(wanted)
+        shadowing = self._shadowing(request_id, serving) if may_shadow else []
+        assignment = Assignment(
+            key=next(self._keys),
+            serving=Binding(serving.number, serving.occupant, _SERVING_ARMS[serving.role]),
+            shadows=tuple(Binding(slot.number, slot.occupant, "shadow") for slot in shadowing),
+            cache_salt=cache_salt(slot.occupant for slot in (serving, *shadowing)),
+        )
+        self._running[assignment.key] = assignment
+        serving.num_served += 1
+        for slot in shadowing:
+            slot.num_shadowed += 1
+        for slot in (serving, *shadowing):
+            slot.num_running += 1
+        return assignment
+
+    def release(self, assignment: Assignment) -> None:
+        """Count a request as ended.
+
+        Raises:
+            ValueError: If it has ended before, or is not from here.
+        """
+        if self._running.get(assignment.key) != assignment:
+            raise ValueError(f"assignment {assignment.key} is not running: it was released before")
+        del self._running[assignment.key]
+        for binding in assignment.bindings:
+            self._slots[binding.slot].num_running -= 1
+
+    def seat(self, candidate: Candidate) -> int | None:
+        """Slot where this very drafter, by name and revision, is loaded; None if it is not.
+
+        Raises:
+            SwapError: If another one is loaded under its name.
+        """
+        for slot in self._slots:
+            if slot.drafter is None or slot.drafter.name != candidate.name:
+                continue
+            if slot.drafter.revision == candidate.revision:
+                return slot.number
+            raise SwapError(
+                f"names must differ, but revision {slot.drafter.revision} is loaded as "
+                f"{candidate.name} too. Give this drafter another name.",
+                status=HTTPStatus.CONFLICT,
+            )
+        return None
+
+    def reserve(self, config: DrafterConfig) -> int:
+        """Take a free slot for a drafter; what was retired there is forgotten.
+
+        Raises:
+            SwapError: If no slot of its shape is free.
+        """
+        slot = free_slot(self._slots, config)
+        slot.clear()
+        slot.is_reserved = True
+        return slot.number
+
+    def count_draining(self, config: DrafterConfig) -> int:
+        """Running requests whose end may free a slot for a drafter."""
+        return count_draining(self._slots, config)
+
+    def install(self, number: int, candidate: Candidate, role: Role) -> None:
+        """Give a role to the drafter that was loaded into a reserved slot.
+
+        Raises:
+            SwapError: If its name is taken, or there is no share left for a challenger.
+        """
+        slot = self._reserved(number)
+        if self.seat(candidate) is not None:
+            raise ValueError(f"{candidate.name} is loaded already")
+        self.require_share_for(role)
+        self._occupy(slot, candidate)
+        slot.is_reserved = False
+        self._give_role(slot, role)
+
+    def abandon(self, number: int) -> None:
+        """Give a reserved slot back, empty."""
+        self._reserved(number).is_reserved = False
+
+    def reinstate(self, number: int, role: Role) -> None:
+        """Give a role to a drafter that is still loaded; the same role again changes nothing.
+
+        Raises:
+            SwapError: If the champion should become a challenger, or there is no share for one.
+        """
+        slot = self._slots[number]
+        if slot.role is role:
+            return
+        if slot.role is Role.CHAMPION:
+            raise SwapError(
+                f"a challenger must not be the champion, {slot.occupant.name} is. To compare it "
+                "with itself, give it another name.",
+                status=HTTPStatus.CONFLICT,
+            )
+        self.require_share_for(role)
+        self._give_role(slot, role)
+
+    def promote(self, name: str | None) -> int:
+        """Make a challenger the champion, and retire the former one.
+
+        Args:
+            name: Which challenger; none takes the only one.
+
+        Returns:
+            Its slot.
+
+        Raises:
+            SwapError: If there is no such challenger, or several and no name.
+        """
+        slot = find_challenger(self._slots, name)
+        self._give_role(slot, Role.CHAMPION)
+        return slot.number
+
+    def drop(self, name: str | None) -> int:
+        """Retire a challenger; as `promote`.
+
+        Raises:
+            SwapError: If there is no such challenger, or several and no name.
+        """
+        slot = find_challenger(self._slots, name)
+        self._retire(slot)
+        return slot.number
+
+    def require_share_for(self, role: Role) -> None:
+        """Check that one more drafter in this role leaves the champion a share of the requests.
+
+        Raises:
+            SwapError: If it does not.
+        """
+        if role is Role.CHALLENGER:
+            self._traffic.require_share_for(len(self.challengers) + 1)
+
+    @property
+    def _champion(self) -> Slot:
+        return self._with_role(Role.CHAMPION)[0]
+
+    def _with_role(self, role: Role) -> list[Slot]:
+        return [slot for slot in self._slots if slot.role is role]
+
+    def _drawn(self, request_id: str) -> Slot:
+        challengers = self._with_role(Role.CHALLENGER)
+        index = self._traffic.serving_challenger(request_id, len(challengers))
+        return self._champion if index is None else challengers[index]
+
+    def _wanted(self, name: str) -> Slot:
+        choices = {slot.occupant.name: slot for slot in self._slots if slot.role in _SERVING_ARMS}
+        if name not in choices:
+            raise ValueError(f"the drafter must be one of {', '.join(choices)}. Correct its name.")
+        return choices[name]
+
+    def _shadowing(self, request_id: str, serving: Slot) -> list[Slot]:
+        is_shadowed = serving.role is Role.CHAMPION and self._traffic.is_shadowed(request_id)
+        return self._with_role(Role.CHALLENGER) if is_shadowed else []
+
+    def _occupy(self, slot: Slot, candidate: Candidate) -> None:
+        slot.drafter = HostedDrafter(
+            name=candidate.name,
+            revision=candidate.revision,
+            folder=candidate.folder,
+            block_size=candidate.config.block_size,
+            generation=next(self._generations),
+        )
+
+    def _give_role(self, slot: Slot, role: Role) -> None:
+        if role is Role.CHAMPION:
+            self._retire(self._champion)
+        slot.role = role
+
+    def _retire(self, slot: Slot) -> None:
+        slot.role = Role.RETIRED
+        slot.retirement = next(self._retirements)
+
+    def _reserved(self, number: int) -> Slot:
+        slot = self._slots[number]
+        if not slot.is_reserved:
+            raise ValueError(f"slot {number} is not reserved")
+        return slot

@@ -1,0 +1,218 @@
+"""Operations: swap, challenge, promote and drop in a running server, one at a time."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from dpace_serve.errors import SwapError
+from dpace_serve.live.admission import Admission, DrafterRequest
+from dpace_serve.live.fleet import Fleet
+from dpace_serve.live.hosted import Candidate, HostedDrafter, Role
+
+logger = logging.getLogger(__name__)
+
+OperationName = Literal["swap", "challenge", "promote", "drop"]
+OperationResult = Literal["ok", "refused", "busy", "failed"]
+"""Done; never allowed as it was asked; not possible now (409); or the engine could not load it."""
+
+_POLL_SECONDS = 0.05
+
+
+class DrafterEngine(Protocol):
+    """The engine's side: what holds the weights."""
+
+    async def load(self, slot: int, folder: Path) -> None:
+        """Build the drafter in that slot and try it.
+
+        Raises:
+            SwapError: If it cannot; the slot then holds nothing.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    slot: int
+    load_seconds: float = 0.0
+
+
+class _LoadFailedError(SwapError):
+    """The engine refused a drafter that all checks had let through."""
+
+
+class Operations:
+    """Changes who serves and who is compared, while requests keep the drafters they have."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        engine: DrafterEngine,
+        admission: Admission,
+        *,
+        drain_timeout_seconds: float,
+        on_result: Callable[[OperationName, OperationResult], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Start with nothing under way.
+
+        Args:
+            fleet: Whose roles change.
+            engine: Loads weights.
+            admission: Which folders may be loaded.
+            drain_timeout_seconds: How long a load waits for a slot.
+            on_result: Told of each operation after it ended, with the fleet as it is then.
+            clock: Seconds from any start.
+        """
+        self._fleet = fleet
+        self._engine = engine
+        self._admission = admission
+        self._drain_timeout_seconds = drain_timeout_seconds
+        self._on_result = on_result
+        self._clock = clock
+        self._current: asyncio.Task[dict[str, Any]] | None = None
+
+    def drafters(self) -> dict[str, Any]:
+        """The answer to `GET /dpace/drafters`."""
+        return self._fleet.drafters()
+
+    async def swap(self, request: DrafterRequest) -> dict[str, Any]:
+        """Let another drafter serve the requests that come from now on.
+
+        Returns:
+            Operation, drafter, slot, seconds of loading and in total, and the former champion.
+
+        Raises:
+            SwapError: If it is refused; everything is as before.
+        """
+        return await self._alone("swap", partial(self._host, request, Role.CHAMPION))
+
+    async def challenge(self, request: DrafterRequest) -> dict[str, Any]:
+        """Compare another drafter with the champion; returns and raises as `swap`."""
+        return await self._alone("challenge", partial(self._host, request, Role.CHALLENGER))
+
+    async def promote(self, name: str | None) -> dict[str, Any]:
+        """Make a challenger the champion, the only one without a name; as `swap`."""
+        return await self._alone("promote", partial(self._change, self._fleet.promote, name))
+
+    async def drop(self, name: str | None) -> dict[str, Any]:
+        """End a challenger's comparison, the only one's without a name; as `swap`."""
+        return await self._alone("drop", partial(self._change, self._fleet.drop, name))
+
+    async def _alone(
+        self, operation: OperationName, work: Callable[[], Awaitable[_Outcome]]
+    ) -> dict[str, Any]:
+        if self._current is not None and not self._current.done():
+            self._on_result(operation, "busy")
+            raise SwapError(
+                "one change of the drafters must end before the next, and one is under way. Try "
+                "again later.",
+                status=HTTPStatus.CONFLICT,
+            )
+        self._current = asyncio.create_task(self._reported(operation, work))
+        self._current.add_done_callback(_notice)
+        # A client that leaves must not leave half a swap behind.
+        return await asyncio.shield(self._current)
+
+    async def _reported(
+        self, operation: OperationName, work: Callable[[], Awaitable[_Outcome]]
+    ) -> dict[str, Any]:
+        started, former = self._clock(), self._fleet.champion
+        try:
+            outcome = await work()
+        except SwapError as error:
+            result = _result_of(error)
+            logger.info("%s %s: %s", operation, result, error)
+            self._on_result(operation, result)
+            raise
+        except BaseException:
+            # Its client may have left, so that nobody else would ever see it.
+            logger.exception("%s failed", operation)
+            self._on_result(operation, "failed")
+            raise
+        total_seconds = self._clock() - started
+        drafter, champion = self._fleet.drafter_in(outcome.slot), self._fleet.champion
+        logger.info(
+            "%s ok: %s (revision %s) after %.2f s, %.2f s of them loading; the champion is %s",
+            operation,
+            drafter.name,
+            drafter.revision,
+            total_seconds,
+            outcome.load_seconds,
+            champion.name,
+        )
+        self._on_result(operation, "ok")
+        return {
+            "operation": operation,
+            "drafter": _identity(drafter),
+            "slot": outcome.slot,
+            "seconds": {"load": outcome.load_seconds, "total": total_seconds},
+            "former_champion": None if former == champion else _identity(former),
+        }
+
+    async def _change(self, transition: Callable[[str | None], int], name: str | None) -> _Outcome:
+        return _Outcome(transition(name))
+
+    async def _host(self, request: DrafterRequest, role: Role) -> _Outcome:
+        if not self._fleet.can_load:
+            raise SwapError(
+                "this server has no spare slot for drafters. Start it with spare_drafter_slots of "
+                "1 or more.",
+                status=HTTPStatus.FORBIDDEN,
+            )
+        candidate = await asyncio.to_thread(self._admission.admit, request)
+        slot = self._fleet.seat(candidate)
+        if slot is not None:  # nothing to load: its weights are still there
+            self._fleet.reinstate(slot, role)
+            return _Outcome(slot)
+        self._fleet.require_share_for(role)
+        slot = await self._reserve(candidate)
+        try:
+            started = self._clock()
+            await self._load(slot, candidate, request)
+            load_seconds = self._clock() - started
+            await asyncio.to_thread(self._admission.require_unchanged, candidate, request)
+            self._fleet.install(slot, candidate, role)
+        except BaseException:
+            self._fleet.abandon(slot)
+            raise
+        return _Outcome(slot, load_seconds)
+
+    async def _reserve(self, candidate: Candidate) -> int:
+        """A slot for a drafter, as soon as the requests that use it have ended."""
+        deadline = self._clock() + self._drain_timeout_seconds
+        while True:
+            try:
+                return self._fleet.reserve(candidate.config)
+            except SwapError:
+                is_hopeless = not self._fleet.count_draining(candidate.config)
+                if is_hopeless or self._clock() >= deadline:
+                    raise
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _load(self, slot: int, candidate: Candidate, request: DrafterRequest) -> None:
+        try:
+            await self._engine.load(slot, candidate.folder)
+        except SwapError as error:
+            text = str(error).replace(str(candidate.folder), request.folder)
+            raise _LoadFailedError(text, status=error.status) from error
+
+
+def _result_of(error: SwapError) -> OperationResult:
+    if isinstance(error, _LoadFailedError):
+        return "failed"
+    return "busy" if error.status == HTTPStatus.CONFLICT else "refused"
+
+
+def _notice(task: "asyncio.Task[dict[str, Any]]") -> None:
+    # Where the client has left nobody asks for the error, and asyncio would log it once more.
+    if not task.cancelled():
+        task.exception()
+
+
+def _identity(drafter: HostedDrafter) -> dict[str, str]:
+    return {"name": drafter.name, "revision": drafter.revision}

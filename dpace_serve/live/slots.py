@@ -1,0 +1,144 @@
+"""Slot: one place for a drafter in the engine, and the choice of a place for a new one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from dpace_serve.drafter.config import DrafterConfig
+from dpace_serve.errors import SwapError
+from dpace_serve.live.hosted import HostedDrafter, Role, shape_differences, shape_of
+
+
+@dataclass(slots=True)
+class Slot:
+    """A place with weights, keys and values of its own in the engine.
+
+    Attributes:
+        number: The engine's number of the slot.
+        shape: Shape of the tensors that it was built with.
+        is_reserved: A drafter is being loaded into it.
+        num_running: Requests that have not ended and are bound to its drafter.
+        num_served: Requests that its drafter served since it was loaded, running ones too.
+        num_shadowed: Requests that it only drafted along with.
+        retirement: Number of its latest retirement; later ones are greater.
+    """
+
+    number: int
+    shape: DrafterConfig
+    role: Role = Role.EMPTY
+    drafter: HostedDrafter | None = None
+    is_reserved: bool = False
+    num_running: int = 0
+    num_served: int = 0
+    num_shadowed: int = 0
+    retirement: int = 0
+
+    @property
+    def occupant(self) -> HostedDrafter:
+        """The drafter in it.
+
+        Raises:
+            LookupError: If there is none.
+        """
+        if self.drafter is None:
+            raise LookupError(f"slot {self.number} is empty")
+        return self.drafter
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a drafter can be loaded into it without touching a running request."""
+        is_unused = self.role is Role.RETIRED and self.num_running == 0
+        return not self.is_reserved and (self.role is Role.EMPTY or is_unused)
+
+    def clear(self) -> None:
+        """Forget the drafter in it."""
+        self.role, self.drafter = Role.EMPTY, None
+        self.num_served = self.num_shadowed = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The slot for `GET /dpace/drafters`; no path, as every reader sees it."""
+        drafter = self.drafter
+        return {
+            "slot": self.number,
+            "role": self.role.value,
+            "is_loading": self.is_reserved,
+            "name": None if drafter is None else drafter.name,
+            "revision": None if drafter is None else drafter.revision,
+            "block_size": None if drafter is None else drafter.block_size,
+            "generation": None if drafter is None else drafter.generation,
+            "running": self.num_running,
+            "served": self.num_served,
+            "shadowed": self.num_shadowed,
+        }
+
+
+def free_slot(slots: Sequence[Slot], config: DrafterConfig) -> Slot:
+    """The slot to load a drafter into: an empty one, else the one retired longest ago.
+
+    Raises:
+        SwapError: If none has its shape, or none of these is free.
+    """
+    fitting = fitting_slots(slots, config)
+    free = [slot for slot in fitting if slot.is_free]
+    if free:
+        # The drafter that retired last is the one to go back to: it goes last.
+        return min(free, key=lambda slot: (slot.role is not Role.EMPTY, slot.retirement))
+    if not fitting:
+        shape = next((slot for slot in slots if slot.role is Role.EMPTY), slots[0]).shape
+        raise SwapError(
+            "a drafter must have the shape of a slot that was built at start, this one has "
+            f"{shape_differences(config, shape)}. Start a server with it.",
+            status=HTTPStatus.UNPROCESSABLE_ENTITY,
+        )
+    num_draining = count_draining(slots, config)
+    if num_draining:
+        raise SwapError(
+            f"a slot must be free, but {num_draining} running requests still use the former "
+            "drafters. Try again when they have ended, or start with more spare_drafter_slots.",
+            status=HTTPStatus.CONFLICT,
+        )
+    raise SwapError(
+        "a slot must be free, but all that fit hold the champion or a challenger. Drop a "
+        "challenger, or start with more spare_drafter_slots.",
+        status=HTTPStatus.CONFLICT,
+    )
+
+
+def fitting_slots(slots: Sequence[Slot], config: DrafterConfig) -> list[Slot]:
+    """The slots whose tensors have the drafter's shape."""
+    shape = shape_of(config)
+    return [slot for slot in slots if slot.shape == shape]
+
+
+def count_draining(slots: Sequence[Slot], config: DrafterConfig) -> int:
+    """Running requests that keep retired drafters in slots of this shape."""
+    return sum(
+        slot.num_running for slot in fitting_slots(slots, config) if slot.role is Role.RETIRED
+    )
+
+
+def find_challenger(slots: Sequence[Slot], name: str | None) -> Slot:
+    """The challenger of that name; the only one where none is given.
+
+    Raises:
+        SwapError: If there is no such challenger, or several and no name.
+    """
+    challengers = [slot for slot in slots if slot.role is Role.CHALLENGER]
+    named = [slot for slot in challengers if name in (None, slot.occupant.name)]
+    if len(named) == 1:
+        return named[0]
+    known = ", ".join(slot.occupant.name for slot in challengers)
+    if not challengers:
+        raise SwapError(
+            "there must be a challenger, but none is loaded. Load one first.",
+            status=HTTPStatus.NOT_FOUND,
+        )
+    if not named:
+        raise SwapError(
+            f"the name must be a challenger's: {known}. Correct it.", status=HTTPStatus.NOT_FOUND
+        )
+    raise SwapError(
+        f"there are several challengers: {known}. Name one.",
+        status=HTTPStatus.UNPROCESSABLE_ENTITY,
+    )

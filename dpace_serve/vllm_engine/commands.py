@@ -1,0 +1,68 @@
+"""The command `dpace serve`: parses and calls the server."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from dpace_serve.command_line import log_to_stderr, overrides
+
+
+def serve(  # noqa: PLR0913, PLR0917  (one for each option)
+    target: Annotated[str, typer.Argument(help="Folder or hub name of the target model.")],
+    engine_args: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[-- ENGINE_ARGS]", help="Passed on to the engine's own server."),
+    ] = None,
+    drafter: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of the drafter; none: no speculation."),
+    ] = None,
+    challenger: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Drafter to compare with it; may be repeated."),
+    ] = None,
+    mode: Annotated[
+        Literal["shadow", "split"] | None,
+        typer.Option(help="shadow: challengers only draft along; split: each serves a share."),
+    ] = None,
+    share: Annotated[
+        float | None, typer.Option(help="Share of the requests that each challenger serves.")
+    ] = None,
+    shadow_share: Annotated[
+        float | None, typer.Option(help="Share of the requests that challengers draft along with.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML file of settings; options here win.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; may be repeated."),
+    ] = None,
+) -> None:
+    """Serve TARGET over the OpenAI API.
+
+    GET /dpace/acceptance and /metrics show what its drafter gains. SIGTERM lets running answers
+    finish.
+    """
+    log_to_stderr()
+    from dpace_serve.config import ServeConfig, load_config
+
+    given = {
+        "target": target,
+        "drafter": str(drafter) if drafter is not None else None,
+        "challengers": [str(folder) for folder in challenger or []] or None,
+        "mode": mode,
+        "share": share,
+        "shadow_share": shadow_share,
+        "port": port,
+        "host": host,
+        "engine_args": engine_args or None,
+    }
+    serve_config = load_config(ServeConfig, config, [*(settings or []), *overrides(given)])
+
+    from dpace_serve.vllm_engine import server
+
+    server.serve(serve_config)
