@@ -30,6 +30,24 @@ class Config(BaseModel):
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
+FsyncPolicy = Literal["never", "rotate", "always"]
+
+
+class AcceptanceLogConfig(Config):
+    """A log with one line of JSON for every record of a request that has ended."""
+
+    path: Path
+    """File to append to; full ones are renamed to path.1, path.2 and so on, path.1 the newest."""
+    max_megabytes: Annotated[int, Field(ge=1)] = 64
+    """Size at which a file is full, in 10^6 bytes."""
+    keep_files: Annotated[int, Field(ge=1)] = 8
+    """Full files that are kept; the oldest one makes room."""
+    fsync: FsyncPolicy = "never"
+    """When lines are forced to the disk. never: they outlive a crash of the server, a power cut may
+    cost the last seconds; rotate: full files outlive a power cut too; always: each line does, at
+    the price of one flush per record."""
+
+
 class ServeConfig(Config):
     """Everything `dpace serve` decides; what it does not name is the engine's own default."""
 
@@ -55,6 +73,8 @@ class ServeConfig(Config):
         "json", "csv", "sql", "dates", "units", "arithmetic", "letters", "code",
     )  # fmt: skip
     """Workload labels that a request may carry; any other tag is counted as `other`."""
+    acceptance_log: AcceptanceLogConfig | None = None
+    """Where every record of acceptance is written; none keeps only the newest in memory."""
     shutdown_timeout_seconds: Annotated[int, Field(ge=0)] = 30
     """How long SIGTERM lets running answers finish before they are cancelled."""
     challengers: tuple[Path, ...] = ()

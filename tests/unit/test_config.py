@@ -235,3 +235,22 @@ def test_challengers_need_a_champion_that_keeps_a_share():
 def test_settings_of_several_drafters_are_bounded(override):
     with pytest.raises(ConfigError, match=override.split("=")[0]):
         load_config(ServeConfig, None, ["target=t", override])
+
+
+def test_no_log_is_kept_unless_it_is_configured():
+    assert ServeConfig(target="t").acceptance_log is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "key"),
+    [
+        ({}, "acceptance_log.path"),
+        ({"path": "log", "keep_files": 0}, "acceptance_log.keep_files"),
+        ({"path": "log", "max_megabytes": 0}, "acceptance_log.max_megabytes"),
+        ({"path": "log", "fsync": "weekly"}, "acceptance_log.fsync"),
+        ({"path": "log", "size": 1}, "acceptance_log.size"),
+    ],
+)
+def test_a_log_that_cannot_be_is_refused_by_its_key(wrong, key):
+    with pytest.raises(ConfigError, match=key.replace(".", "[.]")):
+        build_config(ServeConfig, {"target": "t", "acceptance_log": wrong}, source="the test")

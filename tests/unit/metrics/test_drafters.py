@@ -167,15 +167,15 @@ def test_only_what_was_added_can_be_loaded(registry, metrics, row, message):
     assert info(registry) == {("a", "1", "champion", "4")}
 
 
-def test_the_rows_of_what_is_loaded_come_first(metrics):
-    for name in ("a", "b", "c"):
+def test_the_rows_of_what_is_loaded_come_first_and_then_what_was_last(metrics):
+    for name in ("z", "a", "b", "c"):
         metrics.add_drafter(name, "1", 4, ["champion", "challenger"])
     metrics.set_loaded([LoadedDrafter("a", "1", "champion", 4)])
     metrics.set_loaded(
         [LoadedDrafter("c", "1", "champion", 4), LoadedDrafter("b", "1", "challenger", 4)]
     )
     rows = [row for row in metrics.snapshot()["drafters"] if "workload" not in row]
-    assert [row["drafter"] for row in rows] == ["c", "c", "b", "b", "a", "a"]
+    assert [row["drafter"] for row in rows] == ["c", "c", "b", "b", "a", "a", "z", "z"]
 
 
 def test_hundreds_of_swaps_keep_the_number_of_series_bounded(registry, metrics):
@@ -196,15 +196,14 @@ def test_hundreds_of_swaps_keep_the_number_of_series_bounded(registry, metrics):
 def test_what_is_loaded_is_never_removed_and_what_was_loaded_last_is_kept_longest(
     registry, metrics
 ):
-    champion = LoadedDrafter("first", "1", "champion", 4)
     metrics.add_drafter("first", "1", 4, EVERY_ARM)
-    metrics.set_loaded([champion])
+    metrics.set_loaded([LoadedDrafter("first", "1", "champion", 4)])
     for number in range(2 * MAX_DRAFTERS):
-        metrics.add_drafter(f"d{number}", "1", 4, EVERY_ARM)
-        metrics.set_loaded([champion, LoadedDrafter(f"d{number}", "1", "shadow", 4)])
-    # It leaves only now: its last requests still run while the next ones come.
+        metrics.add_drafter(f"d{number}", "1", 4, EVERY_ARM)  # none of them could be loaded
     metrics.set_loaded([LoadedDrafter(f"d{2 * MAX_DRAFTERS - 1}", "1", "champion", 4)])
-    metrics.add_drafter("next", "1", 4, EVERY_ARM)
+    # It left only now: its last requests still run while the next drafters come.
+    for name in ("next", "another"):
+        metrics.add_drafter(name, "1", 4, EVERY_ARM)
     metrics.observe(served("first"))
     assert value(registry, "dpace_acceptance_requests_total", "first") == 1
 
