@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dpace_serve.errors import ConfigError
 from dpace_serve.redaction import without_credentials
+
+UNLABELLED = "other"
+"""Workload label of requests that carry no known one."""
 
 
 class Config(BaseModel):
@@ -28,6 +31,24 @@ class Config(BaseModel):
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+class CaptureConfig(Config):
+    """Finished requests kept as token ids, to train the next drafter on.
+
+    No text is kept, but token ids are the text for whoever has the target's tokenizer.
+    """
+
+    folder: Path
+    """Folder of the capture files; made, for this user alone, where there is none."""
+    workloads: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Workload labels whose requests are kept; `other` stands for requests without a known one."""
+    max_megabytes: Annotated[int, Field(ge=1)] = 1000
+    """Most that all files of the folder may take; then no request is kept, and none is deleted."""
+    max_file_megabytes: Annotated[int, Field(ge=1)] = 100
+    """A file that would grow beyond this is left as it is, and the next one begun."""
+    max_tokens: Annotated[int, Field(ge=2)] = 16384
+    """Most tokens of a kept request, prompt and answer together."""
 
 
 class ServeConfig(Config):
@@ -55,10 +76,30 @@ class ServeConfig(Config):
         "json", "csv", "sql", "dates", "units", "arithmetic", "letters", "code",
     )  # fmt: skip
     """Workload labels that a request may carry; any other tag is counted as `other`."""
+    capture: CaptureConfig | None = None
+    """Which finished requests are kept as training data; none keeps none."""
     shutdown_timeout_seconds: Annotated[int, Field(ge=0)] = 30
     """How long SIGTERM lets running answers finish before they are cancelled."""
     engine_args: tuple[str, ...] = ()
     """Further arguments for the engine's own server, passed on as they are."""
+
+    @model_validator(mode="after")
+    def _captures_known_workloads(self) -> "ServeConfig":
+        known = {*self.workloads, UNLABELLED}
+        unknown = sorted(set(self.capture.workloads) - known) if self.capture else []
+        if unknown:
+            raise ValueError(
+                f"capture.workloads must be among workloads and {UNLABELLED}, "
+                f"{', '.join(unknown)} is not"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _captures_drafted_answers(self) -> "ServeConfig":
+        # Finished requests are looked at where drafts are counted, and nowhere else.
+        if self.capture is not None and self.drafter is None:
+            raise ValueError("capture needs a drafter: name one, or leave capture out")
+        return self
 
 
 def load_config(schema: type[ConfigT], path: Path | None, overrides: Sequence[str]) -> ConfigT:
