@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from dpace_serve.errors import ConfigError
 from dpace_serve.redaction import without_credentials
 
+UNLABELLED = "other"
+"""Workload label of requests that carry no known one."""
+
 
 class Config(BaseModel):
     """Base of every configuration: frozen, closed against unknown keys, every number finite."""
@@ -48,6 +51,24 @@ class AcceptanceLogConfig(Config):
     the price of one flush per record."""
 
 
+class CaptureConfig(Config):
+    """Finished requests kept as token ids, to train the next drafter on.
+
+    No text is kept, but token ids are the text for whoever has the target's tokenizer.
+    """
+
+    folder: Path
+    """Folder of the capture files; made, for this user alone, where there is none."""
+    workloads: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Workload labels whose requests are kept; `other` stands for requests without a known one."""
+    max_megabytes: Annotated[int, Field(ge=1)] = 1000
+    """Most that all files of the folder may take; then no request is kept, and none is deleted."""
+    max_file_megabytes: Annotated[int, Field(ge=1)] = 100
+    """A file that would grow beyond this is left as it is, and the next one begun."""
+    max_tokens: Annotated[int, Field(ge=2)] = 16384
+    """Most tokens of a kept request, prompt and answer together."""
+
+
 class ServeConfig(Config):
     """Everything `dpace serve` decides; what it does not name is the engine's own default."""
 
@@ -75,6 +96,9 @@ class ServeConfig(Config):
     """Workload labels that a request may carry; any other tag is counted as `other`."""
     acceptance_log: AcceptanceLogConfig | None = None
     """Where every record of acceptance is written; none keeps only the newest in memory."""
+
+    capture: CaptureConfig | None = None
+    """Which finished requests are kept as training data; none keeps none."""
     shutdown_timeout_seconds: Annotated[int, Field(ge=0)] = 30
     """How long SIGTERM lets running answers finish before they are cancelled."""
     challengers: tuple[Path, ...] = ()
@@ -111,6 +135,23 @@ class ServeConfig(Config):
                 f"the challengers' shares must sum to less than 1, "
                 f"{len(self.challengers)} of {self.share:g} do not"
             )
+        return self
+
+    def _captures_known_workloads(self) -> "ServeConfig":
+        known = {*self.workloads, UNLABELLED}
+        unknown = sorted(set(self.capture.workloads) - known) if self.capture else []
+        if unknown:
+            raise ValueError(
+                f"capture.workloads must be among workloads and {UNLABELLED}, "
+                f"{', '.join(unknown)} is not"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _captures_drafted_answers(self) -> "ServeConfig":
+        # Finished requests are looked at where drafts are counted, and nowhere else.
+        if self.capture is not None and self.drafter is None:
+            raise ValueError("capture needs a drafter: name one, or leave capture out")
         return self
 
 

@@ -6,8 +6,9 @@ from typing import Annotated
 import pytest
 from pydantic import Field, ValidationError
 
-from dpace_serve.config import Config, ServeConfig, build_config, load_config
+from dpace_serve.config import UNLABELLED, Config, ServeConfig, build_config, load_config
 from dpace_serve.errors import ConfigError, DpaceError
+from dpace_serve.metrics.names import OTHER_WORKLOAD
 
 
 class Loss(Config):
@@ -254,3 +255,38 @@ def test_no_log_is_kept_unless_it_is_configured():
 def test_a_log_that_cannot_be_is_refused_by_its_key(wrong, key):
     with pytest.raises(ConfigError, match=key.replace(".", "[.]")):
         build_config(ServeConfig, {"target": "t", "acceptance_log": wrong}, source="the test")
+
+
+# --- what of the traffic is kept ---
+
+
+def captured(*overrides: str) -> ServeConfig:
+    return load_config(ServeConfig, None, ["target=t", "drafter=d", *overrides])
+
+
+def test_capture_is_off_until_a_folder_and_workloads_are_named():
+    assert captured().capture is None
+    kept = captured("capture.folder=kept", "capture.workloads=[code]").capture
+    assert kept is not None
+    assert (kept.folder, kept.workloads) == (Path("kept"), ("code",))
+    for given, missing in (("folder=kept", "workloads"), ("workloads=[code]", "folder")):
+        with pytest.raises(ConfigError, match=rf"capture\.{missing} is not set"):
+            captured(f"capture.{given}")
+    with pytest.raises(ConfigError, match=r"capture\.workloads: .* at least 1"):
+        captured("capture.folder=kept", "capture.workloads=[]")
+
+
+def test_a_workload_that_no_request_can_carry_is_refused():
+    with pytest.raises(ConfigError, match=r"among workloads and other, poems is not"):
+        captured("capture.folder=kept", "capture.workloads=[code, poems, other]")
+    own = captured("workloads=[poems]", "capture.folder=kept", "capture.workloads=[poems, other]")
+    assert own.capture is not None
+
+
+def test_capture_without_a_drafter_is_refused_since_it_would_keep_nothing():
+    with pytest.raises(ConfigError, match="capture needs a drafter"):
+        captured("drafter=null", "capture.folder=kept", "capture.workloads=[code]")
+
+
+def test_requests_without_a_label_are_called_the_same_everywhere():
+    assert UNLABELLED == OTHER_WORKLOAD

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from dpace_serve.config import Config
+from dpace_training.data.input_config import InputConfig
 from dpace_training.losses.config import LossConfig
 
 AttentionName = Literal["two_part", "sdpa", "flex"]
@@ -59,6 +60,9 @@ class RegenerateConfig(Config):
 
     enabled: bool = True
     """Replace every answer by the target's own; false trains on the text as it is."""
+    keep_captured: bool = True
+    """Leave answers captured from a server of the target as they are; false writes them anew, for a
+    target that has changed since."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """Sampling temperature of the answers; 0 is greedy."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 256
@@ -73,42 +77,15 @@ class RegenerateConfig(Config):
     """The server, for backend openai."""
 
     @model_validator(mode="after")
+    def _writes_anew_only_where_it_writes(self) -> "RegenerateConfig":
+        if not (self.enabled or self.keep_captured):
+            raise ValueError("keep_captured=false needs enabled=true")
+        return self
+
+    @model_validator(mode="after")
     def _names_its_server(self) -> "RegenerateConfig":
         if self.backend == "openai" and self.openai is None:
             raise ValueError("openai.base_url and openai.model must be set for backend openai")
-        return self
-
-
-FormatName = Literal["messages", "completion", "sharegpt", "traffic", "text"]
-
-
-class InputConfig(Config):
-    """How conversations are read, where their file or dataset does not say it itself."""
-
-    format: FormatName | None = None
-    """Format of every record; found from the keys of each when not given."""
-    columns: dict[str, str] | None = None
-    """What the records call the format's keys (`prompt: question`); no others are read then."""
-    split: str | None = None
-    """Split of a Hugging Face dataset; given, a path that is no file names a dataset of the hub."""
-    subset: str | None = None
-    """Configuration of a dataset of the hub that has several."""
-    revision: str | None = None
-    """Commit, tag or branch of a dataset of the hub; its newest when not given."""
-    invalid: Literal["refuse", "skip"] = "refuse"
-    """Stop at the first record that cannot be read, or count such records and leave them out."""
-    text_lines: Annotated[int, Field(ge=1)] | None = None
-    """Cut a plain text into documents of this many lines; a text is one when not given."""
-    prompt_lines: Annotated[int, Field(ge=0)] = 0
-    """First lines of such a document that are its prompt; regeneration needs at least one."""
-
-    @model_validator(mode="after")
-    def _leaves_lines_to_learn(self) -> "InputConfig":
-        if self.text_lines is not None and self.prompt_lines >= self.text_lines:
-            raise ValueError(
-                f"prompt_lines must be below text_lines = {self.text_lines}, "
-                f"got {self.prompt_lines}"
-            )
         return self
 
 

@@ -7,6 +7,7 @@ import torch
 from transformers import GenerationConfig
 
 from dpace_training.config import RegenerateConfig
+from dpace_training.data.captured_answer import CapturedAnswer
 from dpace_training.data.conversations import Completion, Conversation, Document
 from dpace_training.data.dialogue import Dialogue, with_room_for_an_answer
 from dpace_training.data.target_model import Target
@@ -59,10 +60,10 @@ def answer_batch(
         torch.manual_seed(seed)
         dialogues = [Dialogue(document) for document in batch]
         chats = [one for one in dialogues if isinstance(one.source, Conversation)]
-        completions = [one for one in dialogues if isinstance(one.source, Completion)]
+        others = [one for one in dialogues if not isinstance(one.source, Conversation)]
         # One after the other, whatever comes first: sampled answers follow the random state.
         return [
-            *_answer_rounds(target, completions, config),
+            *_answer_rounds(target, others, config),
             *_answer_rounds(target, chats, config),
         ]
 
@@ -158,6 +159,8 @@ def _through_end(ids: list[int], end_ids: frozenset[int]) -> tuple[int, ...]:
 def _lengths(document: Document) -> tuple[int, int]:
     if isinstance(document, Completion):
         return len(document.completion), len(document.prompt)
+    if isinstance(document, CapturedAnswer):
+        return len(document.answer_ids or ()), len(document.prompt_ids)
     said = {"assistant": 0}
     for message in document.messages:
         said[message.role] = said.get(message.role, 0) + len(message.content)

@@ -15,6 +15,12 @@ from pydantic import (
 )
 
 from dpace_serve.errors import ConfigError
+from dpace_training.data.captured_answer import (
+    PROMPT_KEY,
+    CapturedAnswer,
+    parse_captured,
+    to_captured_record,
+)
 from dpace_training.data.json_records import json_records
 
 UNTAGGED_WORKLOAD = "other"
@@ -78,7 +84,7 @@ class Completion:
         return not self.prompt
 
 
-Document = Conversation | Completion
+Document = Conversation | Completion | CapturedAnswer
 
 
 def read_documents(path: Path) -> list[Document]:
@@ -108,7 +114,7 @@ def spread(documents: Sequence[Document], most: int | None) -> list[Document]:
 
 
 def parse_record(record: dict[str, Any], *, document_id: int, place: str) -> Document:
-    """Turn one JSON object into a document.
+    """Turn one JSON object of our own form into a document.
 
     Args:
         record: The object.
@@ -116,9 +122,9 @@ def parse_record(record: dict[str, Any], *, document_id: int, place: str) -> Doc
         place: File and line, for the error message.
 
     Raises:
-        ConfigError: If the object is neither a conversation nor a completion.
+        ConfigError: If the object is no conversation, completion or captured answer.
     """
-    if not {"messages", "prompt"} & record.keys():
+    if not {"messages", "prompt", PROMPT_KEY} & record.keys():
         raise ConfigError(
             f"{place}: must have messages (a chat) or prompt (a text to continue), has "
             f"{', '.join(record) or 'nothing'}. Correct the line."
@@ -139,6 +145,8 @@ def parse_record(record: dict[str, Any], *, document_id: int, place: str) -> Doc
                 chat.answer_is_cut,
                 chat.earlier_answer_ids,
             )
+        if "prompt" not in record:
+            return parse_captured(record, document_id=document_id, untagged=UNTAGGED_WORKLOAD)
         text = _CompletionRecord.model_validate(record)
     except ValidationError as error:
         first = error.errors()[0]
@@ -152,6 +160,8 @@ def parse_record(record: dict[str, Any], *, document_id: int, place: str) -> Doc
 
 def to_record(document: Document) -> dict[str, Any]:
     """The JSON object that `parse_record` reads back as the same document."""
+    if isinstance(document, CapturedAnswer):
+        return to_captured_record(document)
     record: dict[str, Any] = {"workload": document.workload}
     if isinstance(document, Conversation):
         record["messages"] = [message_record(message) for message in document.messages]

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dpace_serve.errors import ConfigError
+from dpace_training.data.captured_answer import CapturedAnswer
+from dpace_training.data.captured_origin import require_known_tokens
 from dpace_training.data.conversations import Completion, Conversation, Document, Message
 from dpace_training.data.target_model import Target
 from dpace_training.data.tokenize import chat_prompt_ids, completion_prompt_ids
@@ -33,6 +35,9 @@ class Dialogue:
         if isinstance(source, Completion):
             self._document = replace(source, completion="", answer_ids=None)
             self._open = [()]
+        elif isinstance(source, CapturedAnswer):
+            self._document = replace(source, answer_ids=None)
+            self._open = [()]
         else:
             self._document = replace(
                 source, messages=(), answer_ids=None, earlier_answer_ids=(), answer_is_cut=False
@@ -57,12 +62,22 @@ class Dialogue:
     @property
     def messages(self) -> tuple[Message, ...]:
         """Of a chat: everything said before the next answer."""
-        if isinstance(self._document, Completion):
-            raise TypeError("a completion has no messages")
+        if not isinstance(self._document, Conversation):
+            raise TypeError("only a conversation has messages")
         return self._document.messages + self._open[0]
 
     def prompt_ids(self, target: Target) -> list[int]:
-        """Token ids that the target continues with its next answer."""
+        """Token ids that the target continues with its next answer.
+
+        Raises:
+            ConfigError: If the chat template refuses the chat, or the target lacks a token of a
+                captured prompt.
+        """
+        if isinstance(self._document, CapturedAnswer):
+            require_known_tokens(
+                self._document, vocab_size=target.text_config.vocab_size, target=target.folder
+            )
+            return list(self._document.prompt_ids)
         if isinstance(self._document, Completion):
             return completion_prompt_ids(target.tokenizer, self._document.prompt)
         return chat_prompt_ids(
@@ -96,8 +111,10 @@ class Dialogue:
             self._document = replace(
                 before, messages=messages, answer_ids=ids, earlier_answer_ids=earlier
             )
-        else:
+        elif isinstance(self._document, Completion):
             self._document = replace(self._document, completion=text, answer_ids=ids)
+        else:
+            self._document = replace(self._document, answer_ids=ids)
         self._open.pop(0)
         self._turn += 1
         if not is_complete:

@@ -12,7 +12,7 @@ import openai
 from dpace_serve.errors import ConfigError, EngineError
 from dpace_serve.redaction import without_credentials
 from dpace_training.config import EndpointConfig, RegenerateConfig
-from dpace_training.data.conversations import Completion
+from dpace_training.data.conversations import Completion, Conversation
 from dpace_training.data.dialogue import Dialogue
 from dpace_training.data.target_model import Target
 
@@ -105,10 +105,11 @@ class Endpoint:
 
     def _request(self, dialogue: Dialogue, extensions: dict[str, Any]) -> Any:  # noqa: ANN401 - as above
         source, seed = dialogue.source, dialogue.seed(self._config.seed)
-        if isinstance(source, Completion):
+        if not isinstance(source, Conversation):
+            prompt = source.prompt if isinstance(source, Completion) else source.prompt_ids
             return self._client.completions.create(
                 model=self._endpoint.model,
-                prompt=source.prompt,
+                prompt=prompt,
                 temperature=self._config.temperature,
                 top_p=1.0,
                 max_tokens=self._config.max_new_tokens,
@@ -167,7 +168,7 @@ class Endpoint:
 
 def _reply(response: Any, dialogue: Dialogue, target: Target, place: str) -> Reply:  # noqa: ANN401 - two types of one shape
     choice = response.choices[0]
-    is_chat = not isinstance(dialogue.source, Completion)
+    is_chat = isinstance(dialogue.source, Conversation)
     text = choice.message.content if is_chat else choice.text
     # vLLM puts the prompt's ids of a chat beside the choices, of a completion inside them.
     prompt_ids = getattr(response if is_chat else choice, "prompt_token_ids", None)

@@ -8,7 +8,7 @@ from typing import Any
 from dpace_serve.errors import ConfigError, EngineError
 from dpace_training.config import RegenerateConfig
 from dpace_training.data.answers import take_answer
-from dpace_training.data.conversations import Completion, Document
+from dpace_training.data.conversations import Conversation, Document
 from dpace_training.data.dialogue import Dialogue
 from dpace_training.data.endpoint import Endpoint, Reply, connect
 from dpace_training.data.target_model import Target
@@ -102,7 +102,7 @@ class EndpointWriter:
         """Token ids of a text; None where the chat template makes them, as for any given text."""
         tokenizer = self._target.tokenizer
         is_complete = reply.finish_reason == "stop"
-        if is_complete and not isinstance(document, Completion):
+        if is_complete and isinstance(document, Conversation):
             return None
         ids: list[int] = tokenizer.encode(reply.text, add_special_tokens=False)
         if is_complete and tokenizer.eos_token_id is not None:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from dpace_serve.errors import ConfigError
-from dpace_training.config import FormatName, InputConfig
+from dpace_training.data.captured_answer import ANSWER_KEY, PROMPT_KEY, capture_record
+from dpace_training.data.input_config import FormatName, InputConfig
 from dpace_training.data.plain_text import cut_text, text_record
 from dpace_training.data.sharegpt import sharegpt_record
-from dpace_training.data.traffic import traffic_record
+from dpace_training.data.traffic import UnusableRecordError, traffic_record
 
 Record = dict[str, Any]
 
@@ -31,6 +32,7 @@ FORMATS: dict[FormatName, RecordFormat] = {
     "completion": RecordFormat(frozenset({"prompt"}), _as_it_is),
     "sharegpt": RecordFormat(frozenset({"conversations"}), sharegpt_record),
     "traffic": RecordFormat(frozenset({"request"}), traffic_record),
+    "capture": RecordFormat(frozenset({PROMPT_KEY, ANSWER_KEY}), capture_record),
     "text": RecordFormat(frozenset({"text"}), text_record),
 }
 
@@ -46,6 +48,8 @@ def our_records(record: Record, place: str, options: InputConfig) -> list[Record
         record = _renamed(record, options.columns, place)
     name = _format_name(record, options.format, place)
     ours = FORMATS[name].to_ours(record, place)
+    if name == "capture" and options.model not in (None, ours.get("model")):
+        raise UnusableRecordError("answer of another model")
     if name != "text":
         return [ours]
     return cut_text(ours, text_lines=options.text_lines, prompt_lines=options.prompt_lines)
@@ -76,6 +80,7 @@ def _format_name(record: Record, chosen: FormatName | None, place: str) -> Forma
             return name
     raise ConfigError(
         f"{place}: must have messages (a chat), prompt (a text to continue), conversations "
-        f"(ShareGPT), request (captured traffic) or text, has {', '.join(record) or 'nothing'}. "
-        "Correct the line, or set input.columns."
+        f"(ShareGPT), request (captured traffic), {PROMPT_KEY} and {ANSWER_KEY} (a capture of "
+        f"dpace serve) or text, has {', '.join(record) or 'nothing'}. Correct the line, or set "
+        "input.columns."
     )

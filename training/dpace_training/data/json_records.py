@@ -17,7 +17,19 @@ def json_records(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
     Raises:
         ConfigError: If the file cannot be read, or holds something else.
     """
-    text = _read_text(path)
+    yield from records_in(read_text(path), path)
+
+
+def records_in(text: str, path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """The same of the text of a file.
+
+    Args:
+        text: What was read.
+        path: Its file, for the places.
+
+    Raises:
+        ConfigError: If the text holds something else.
+    """
     for value, place in _array(text, path) or _lines(text, path):
         if not isinstance(value, dict):
             raise ConfigError(
@@ -26,7 +38,12 @@ def json_records(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
         yield value, place
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        ConfigError: If it cannot be read or is not UTF-8.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

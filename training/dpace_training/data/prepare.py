@@ -10,11 +10,15 @@ import torch
 
 from dpace_serve.drafter.checkpoint import DrafterConfig
 from dpace_serve.errors import ConfigError
-from dpace_training.config import EvaluationConfig, InputConfig, RegenerateConfig, TrainConfig
+from dpace_training.config import EvaluationConfig, RegenerateConfig, TrainConfig
 from dpace_training.data.backends import answer_writer, feature_reader, load_needed_target
-from dpace_training.data.conversations import Completion, Conversation, Document, spread
+from dpace_training.data.captured_answer import CapturedAnswer
+from dpace_training.data.captured_origin import warn_of_other_name
+from dpace_training.data.conversations import Document, spread
+from dpace_training.data.cuts import report_cuts, report_splits
 from dpace_training.data.feature_cache import cache_features
 from dpace_training.data.hidden_states import FeatureSource, RecomputedFeatures
+from dpace_training.data.input_config import InputConfig
 from dpace_training.data.refused_documents import require_rendering, results_of_accepted
 from dpace_training.data.regenerate import regenerate_file
 from dpace_training.data.sources import read_source
@@ -78,8 +82,9 @@ def prepare(config: TrainConfig, device: torch.device | None = None) -> Prepared
     held_out_source = _rendered(
         target, held_out_source, config.evaluation.conversations, config.evaluation.input
     )
-    if config.data.regenerate.enabled:
-        source = _answered(config, target, source, "answers.jsonl", config.data.regenerate)
+    if config.data.input.model is None:
+        warn_of_other_name(source, config.target, config.data.conversations)
+    source = _with_answers(config, target, source)
     held_out = _tokenize_held_out(
         config, target, _answered_held_out(config, target, held_out_source)
     )
@@ -128,6 +133,28 @@ def _rendered(
         documents, partial(require_rendering, target), source=source, invalid=options.invalid
     )
     return [document for document, _ in kept]
+
+
+def _with_answers(
+    config: TrainConfig, target: Target, documents: Sequence[Document]
+) -> list[Document]:
+    """Documents with the answers to train on, in the order given."""
+    answers = config.data.regenerate
+    if not answers.enabled:
+        return list(documents)
+    kept: list[Document] = []
+    asked: list[Document] = []
+    for document in documents:
+        is_kept = answers.keep_captured and isinstance(document, CapturedAnswer)
+        (kept if is_kept else asked).append(document)
+    if kept:
+        logger.info(
+            "%d captured answers are kept as the server gave them; "
+            "data.regenerate.keep_captured=false has the target write them anew",
+            len(kept),
+        )
+    written = _answered(config, target, asked, "answers.jsonl", answers) if asked else []
+    return sorted([*kept, *written], key=lambda document: document.document_id)
 
 
 def _answered_held_out(
@@ -195,9 +222,9 @@ def _tokenize(
         invalid=config.data.input.invalid,
     )
     documents, pieces = [document for document, _ in used], [own for _, own in used]
-    _report_splits(documents, pieces)
+    report_splits(documents, pieces)
     tokenized = [piece for own in pieces for piece in own]
-    _report_cuts(config, documents, pieces)
+    report_cuts(documents, pieces, max_tokens=config.data.max_tokens)
     if not any(any(piece.loss_mask) for piece in tokenized):
         raise ConfigError(
             f"{config.data.conversations}: no token was written by an assistant. "
@@ -217,7 +244,7 @@ def _tokenize_held_out(
         invalid=config.evaluation.input.invalid,
     )
     documents, pieces = [document for document, _ in used], [own for _, own in used]
-    _report_cuts(config, documents, pieces)
+    report_cuts(documents, pieces, max_tokens=config.data.max_tokens)
     held_out = [piece for own in pieces for piece in own]
     if held_out:
         require_verification_steps(held_out, source=config.evaluation.conversations)
@@ -234,53 +261,6 @@ def _pieces(config: TrainConfig, target: Target, document: Document) -> list[Tok
     )
 
 
-def _report_splits(
-    documents: Sequence[Document], pieces: Sequence[Sequence[TokenizedConversation]]
-) -> None:
-    for kind, what, why in (
-        (
-            Conversation,
-            "conversations",
-            "later prompts hold earlier answers in other tokens than they were written in",
-        ),
-        (Completion, "texts", "they are longer than data.max_tokens"),
-    ):
-        own = [
-            len(found)
-            for document, found in zip(documents, pieces, strict=True)
-            if isinstance(document, kind)
-        ]
-        split = [number for number in own if number > 1]
-        if split:
-            logger.info(
-                "%d of %d %s were split into %d documents: %s",
-                len(split),
-                len(own),
-                what,
-                sum(split),
-                why,
-            )
-
-
-def _report_cuts(
-    config: TrainConfig,
-    documents: Sequence[Document],
-    pieces: Sequence[Sequence[TokenizedConversation]],
-) -> None:
-    num_cut = sum(
-        any(len(piece.token_ids) == config.data.max_tokens for piece in own)
-        for document, own in zip(documents, pieces, strict=True)
-        if not (isinstance(document, Completion) and document.is_plain_text)
-    )
-    if num_cut:
-        logger.warning(
-            "%d of %d documents fill data.max_tokens = %d tokens and were cut there",
-            num_cut,
-            len(documents),
-            config.data.max_tokens,
-        )
-
-
 def _report_agreement(
     config: TrainConfig, documents: Sequence[TokenizedConversation], features: FeatureSource
 ) -> float:
@@ -294,7 +274,8 @@ def _report_agreement(
     if agreement < config.data.min_agreement:
         logger.warning(
             "agreement %.3f is below data.min_agreement = %.3f: the text is not what this target "
-            "says. Set data.regenerate.enabled, or lower the limit for sampled answers.",
+            "says. Set data.regenerate.enabled, with keep_captured=false for captured answers, or "
+            "lower the limit for sampled ones.",
             agreement,
             config.data.min_agreement,
         )

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 
 from dpace_serve.errors import ConfigError
+from dpace_training.data.captured_answer import CapturedAnswer
+from dpace_training.data.captured_origin import require_known_tokens
 from dpace_training.data.chat_template import ChatTemplate
 from dpace_training.data.conversations import Completion, Document
 from dpace_training.data.target_model import Target
@@ -55,11 +57,17 @@ def results_of_accepted(
 
 
 def require_rendering(target: Target, document: Document) -> None:
-    """Find out, before hours of work, whether the target's chat template takes a document.
+    """Find out, before hours of work, whether the target takes a document.
 
     Raises:
-        ConfigError: If there is no template, or it refuses the first prompt or the whole chat.
+        ConfigError: If there is no chat template, it refuses the first prompt or the whole chat, or
+            the target lacks a token of a captured answer.
     """
+    if isinstance(document, CapturedAnswer):
+        require_known_tokens(
+            document, vocab_size=target.text_config.vocab_size, target=target.folder
+        )
+        return
     if isinstance(document, Completion):
         return
     place = f"document {document.document_id}"

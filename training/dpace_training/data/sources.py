@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dpace_serve.errors import ConfigError
-from dpace_training.config import InputConfig
+from dpace_training.data.capture_files import capture_files, captured_records
+from dpace_training.data.captured_origin import require_one_model
 from dpace_training.data.conversations import Completion, Document, parse_record
 from dpace_training.data.formats import Record, our_records
+from dpace_training.data.input_config import InputConfig
 from dpace_training.data.json_records import json_records
 from dpace_training.data.plain_text import TEXT_SUFFIX, text_files, text_records
 from dpace_training.data.traffic import UnusableRecordError
@@ -31,7 +33,8 @@ def read_source(path: Path, options: InputConfig, *, needs_prompt: bool) -> list
         needs_prompt: Refuse texts without a prompt: the target could not answer them.
 
     Raises:
-        ConfigError: If something cannot be read or no document is left.
+        ConfigError: If something cannot be read, no document is left, or captured answers are of
+            several models.
     """
     documents: list[Document] = []
     unused: Counter[str] = Counter()
@@ -59,10 +62,13 @@ def read_source(path: Path, options: InputConfig, *, needs_prompt: bool) -> list
         _report(path, unused, num_records, first_wrong)
     if not documents:
         raise ConfigError(f"{path}: holds no document{_reasons(unused)}. Give another file.")
+    require_one_model(documents, path)
     return documents
 
 
 def _records(path: Path, options: InputConfig) -> Iterator[tuple[Record, str]]:
+    if options.format in (None, "capture") and (files := capture_files(path)):
+        return captured_records(files)
     if _is_dataset(path, options):
         # Slow to import, and only datasets need it.
         from dpace_training.data.dataset_rows import dataset_rows  # noqa: PLC0415
@@ -100,8 +106,8 @@ def _texts_below(folder: Path, options: InputConfig) -> list[Path]:
     found = text_files(folder, every_file=options.format == "text")
     if not found or options.format not in (None, "text"):
         raise ConfigError(
-            f"{folder}: a folder must hold {TEXT_SUFFIX} files or a dataset. Give one file, or set "
-            "input.format=text to read every file as text."
+            f"{folder}: a folder must hold {TEXT_SUFFIX} files, a dataset or captures. Give one "
+            "file, or set input.format=text to read every file as text."
         )
     return found
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 from transformers import PreTrainedTokenizerBase
 
 from dpace_serve.errors import ConfigError
+from dpace_training.data.captured_answer import CapturedAnswer
 from dpace_training.data.chat_template import ChatTemplate, RenderedAnswer, rendered_answer
 from dpace_training.data.conversations import Completion, Conversation, Document, Message
 
@@ -66,7 +67,8 @@ def tokenize_pieces(
     before it plus the generation prompt, and the same with the turn. It includes the token that
     ends the turn; what the template puts behind that token is never generated and not marked.
     Generation markers in the template are checked against that, and used where it cannot tell.
-    An answer given as token ids is taken as it is, since text does not always encode back to them.
+    An answer given as token ids is taken as it is, since text does not always encode back to them,
+    and so is all of a captured one.
 
     A conversation is one piece, unless the template renders an earlier answer differently once
     later turns follow, as those do that drop earlier thinking, or the target wrote it in other
@@ -86,7 +88,9 @@ def tokenize_pieces(
             answer lies or tells it in two ways that differ, or does not write a message's
             reasoning.
     """
-    if isinstance(document, Completion):
+    if isinstance(document, CapturedAnswer):
+        marked = [_captured_tokens(document)]
+    elif isinstance(document, Completion):
         marked = _completion_tokens(tokenizer, document, max_tokens)
     else:
         place = f"document {document.document_id}"
@@ -161,6 +165,11 @@ def completion_prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> li
 
 
 _MarkedTokens = tuple[list[int], list[bool]]
+
+
+def _captured_tokens(document: CapturedAnswer) -> _MarkedTokens:
+    prompt, answer = list(document.prompt_ids), list(document.answer_ids or ())
+    return prompt + answer, [False] * len(prompt) + [True] * len(answer)
 
 
 def _completion_tokens(

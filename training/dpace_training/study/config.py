@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from dpace_serve.config import Config
-from dpace_training.config import InputConfig, TrainConfig
+from dpace_training.config import TrainConfig
+from dpace_training.data.input_config import InputConfig
 from dpace_training.evaluation.config import ComparisonConfig, NumberFormat
 from dpace_training.losses.config import LossConfig
 

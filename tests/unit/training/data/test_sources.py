@@ -9,7 +9,7 @@ import huggingface_hub
 import pytest
 
 from dpace_serve.errors import ConfigError
-from dpace_training.config import FormatName, InputConfig
+from dpace_training.data.captured_answer import CapturedAnswer
 from dpace_training.data.conversations import (
     Completion,
     Conversation,
@@ -18,6 +18,7 @@ from dpace_training.data.conversations import (
     to_record,
 )
 from dpace_training.data.formats import FORMATS
+from dpace_training.data.input_config import FormatName, InputConfig
 from dpace_training.data.sources import read_source
 
 CHAT = {"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]}
@@ -52,6 +53,7 @@ def test_the_format_of_each_record_follows_from_its_keys(write_jsonl):
                 "response": {"choices": [{"text": "d", "finish_reason": "stop"}]},
             },
             {"text": "once"},
+            {"prompt_token_ids": [5], "output_token_ids": [6], "finish_reason": "stop"},
         ],
     )
     assert read(path) == [
@@ -60,6 +62,7 @@ def test_the_format_of_each_record_follows_from_its_keys(write_jsonl):
         Conversation(2, "other", (Message("user", "a"), Message("assistant", "b")), None),
         Completion(3, "other", "c", "d", None),
         Completion(4, "other", "", "once", None),
+        CapturedAnswer(5, "other", (5,), (6,), None),
     ]
 
 
@@ -82,6 +85,7 @@ def test_a_json_array_is_read_as_its_records(tmp_path):
     ("record", "options", "said"),
     [
         ({"nothing": 1}, {}, "must have messages (a chat), prompt"),
+        ({"prompt_token_ids": [1]}, {}, "prompt_token_ids and output_token_ids (a capture of"),
         ({"prompt": "a"}, {"format": "messages"}, "input.format=messages must have messages, has"),
         ({"question": "a"}, {"columns": {"prompt": "query"}}, "has no query, but question"),
         ({"conversations": "a"}, {}, "conversations must be a list"),
@@ -245,7 +249,7 @@ def test_a_text_that_is_not_utf8_or_empty_is_named(tmp_path):
 
 def test_a_path_that_is_not_there_and_a_folder_of_something_else_are_errors(tmp_path):
     assert "cannot be read (no such file or folder)" in error_of(tmp_path / "missing.jsonl")
-    assert "a folder must hold .txt files or a dataset" in error_of(tmp_path)
+    assert "a folder must hold .txt files, a dataset or captures" in error_of(tmp_path)
 
 
 # --- Hugging Face datasets ---

@@ -3,8 +3,8 @@
 import pytest
 
 from dpace_serve.errors import ConfigError
-from dpace_training.config import InputConfig
 from dpace_training.data.conversations import Completion, Conversation, Message
+from dpace_training.data.input_config import InputConfig
 from dpace_training.data.sources import read_source
 
 QUESTION = {"role": "user", "content": "2+2?"}
