@@ -16,10 +16,11 @@ OTHER_WORKLOAD = "other"
 UnsettledKind = Literal["drafted", "accepted"]
 UNSETTLED_KINDS: tuple[UnsettledKind, ...] = get_args(UnsettledKind)
 
-ExportStage = Literal["record", "observe", "shadow", "log"]
+ExportStage = Literal["record", "observe", "shadow", "log", "capture"]
 EXPORT_STAGES: tuple[ExportStage, ...] = get_args(ExportStage)
 """Where a record can be lost: when it is built from the engine's output, when it is counted, when a
-challenger's drafts are compared, or when it is written to the acceptance log."""
+challenger's drafts are compared, when it is written to the acceptance log, or when its tokens are
+captured as training data."""
 
 ShadowOutcome = Literal["settled", "answer_ended", "excluded", "lost"]
 SHADOW_OUTCOMES: tuple[ShadowOutcome, ...] = get_args(ShadowOutcome)

@@ -20,6 +20,8 @@ class BoundRequest:
         request_id: The engine's name of it.
         assignment: Its drafters.
         workload: Workload label.
+        has_unknown_workload: Whether it named another one than the configured.
+        has_plain_prompt: Whether token ids are all of its prompt, and the target answers as it is.
         prompt_token_ids: Token ids of its prompt; none until the engine answers.
         token_ids: Token ids of its answer so far.
     """
@@ -27,6 +29,8 @@ class BoundRequest:
     request_id: str
     assignment: Assignment
     workload: str
+    has_unknown_workload: bool = False
+    has_plain_prompt: bool = False
     prompt_token_ids: list[int] | None = None
     token_ids: list[int] = field(default_factory=list)
 
@@ -52,7 +56,7 @@ class BoundRequest:
 
 
 def salted(prompt: object, cache_salt: str | None) -> object:
-    """The prompt with this salt before its own, so that it meets cached blocks of its drafters only.
+    """The prompt with this salt before its own: it meets cached blocks of its drafters only.
 
     A prompt that streams in is left as it is: stale keys would cost acceptance, never an answer.
     """
@@ -60,6 +64,11 @@ def salted(prompt: object, cache_salt: str | None) -> object:
         return prompt
     own: Any = prompt.get("cache_salt")
     return {**prompt, "cache_salt": cache_salt if own is None else f"{cache_salt}|{own}"}
+
+
+def is_plain(prompt: object) -> bool:
+    """Whether token ids are all of a prompt: no images, no embeddings, nothing that streams in."""
+    return isinstance(prompt, Mapping) and prompt.get("type") == "token"
 
 
 def can_be_shadowed(prompt: object, sampling_params: "SamplingParams") -> bool:

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from vllm.config import VllmConfig
+from typing import TYPE_CHECKING, Any
 
 from dpace_serve.drafter import doctor
 from dpace_serve.drafter.target import find_target_folder
 from dpace_serve.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
 
 ADDITIONAL_CONFIG = "dpace"
 """Key in vLLM's additional configuration, which reaches every worker."""
@@ -19,13 +20,13 @@ def additional_config(others: Sequence[Path]) -> dict[str, Any]:
     return {ADDITIONAL_CONFIG: {"drafters": [str(folder) for folder in others]}}
 
 
-def hosted_folders(vllm_config: VllmConfig) -> list[Path]:
+def hosted_folders(vllm_config: "VllmConfig") -> list[Path]:
     """Folders of the drafters beside the first."""
     given = vllm_config.additional_config.get(ADDITIONAL_CONFIG, {})
     return [Path(name) for name in given.get("drafters", ())]
 
 
-def require_complete(vllm_config: VllmConfig, folders: Sequence[Path]) -> None:
+def require_complete(vllm_config: "VllmConfig", folders: Sequence[Path]) -> None:
     """Check the files of drafters, and that they fit the engine's target.
 
     Raises:
@@ -37,13 +38,13 @@ def require_complete(vllm_config: VllmConfig, folders: Sequence[Path]) -> None:
         doctor.require_servable(target, folder, num_draft_tokens)
 
 
-def first_folder(vllm_config: VllmConfig) -> list[Path]:
+def first_folder(vllm_config: "VllmConfig") -> list[Path]:
     """The folder of the engine's own drafter; nothing where it is given by its hub name."""
     folder = Path(vllm_config.speculative_config.model)
     return [folder] if folder.is_dir() else []
 
 
-def local_copy(vllm_config: VllmConfig) -> Path:
+def local_copy(vllm_config: "VllmConfig") -> Path:
     """The local copy of the engine's own drafter, once it is loaded.
 
     Raises:

@@ -80,10 +80,20 @@ class AcceptanceEndpoint:
     required_tasks = ("generate",)
 
     def attach_router(self, app: "FastAPI") -> None:
-        """Add the routes, behind the engine's API key if it has one."""
-        from dpace_serve.vllm_engine import routes
+        """Add the routes, behind the engine's API key if it has one and behind the admin key.
 
-        routes.attach(app, routes.api_keys(app.state.args))
+        Raises:
+            ConfigError: If the admin key cannot be used.
+        """
+        from dpace_serve.live.admin_key import read_admin_key
+        from dpace_serve.vllm_engine import routes
+        from dpace_serve.vllm_engine.workload_header import WorkloadHeader
+
+        args = app.state.args
+        config = getattr(args, "dpace_config", None)
+        key_file = None if config is None else config.admin_key_file
+        app.add_middleware(WorkloadHeader)
+        routes.attach(app, routes.api_keys(args), read_admin_key(key_file, os.environ))
 
     async def init_state(
         self, engine_client: "EngineClient | None", state: "State", args: Namespace
@@ -92,7 +102,7 @@ class AcceptanceEndpoint:
 
         Args:
             engine_client: The engine; none in vLLM's render server, which generates nothing.
-            state: The application's state; `dpace` is ours.
+            state: The application's state; `dpace` and `dpace_operations` are ours.
             args: The server's arguments; `dpace_config` and `dpace_watch` are there under
                 `dpace serve`.
 
@@ -101,7 +111,7 @@ class AcceptanceEndpoint:
         """
         from vllm.exceptions import VLLMServerError
 
-        from dpace_serve.vllm_engine import recorder
+        from dpace_serve.vllm_engine import recording
 
         if engine_client is not None and not is_registered():
             raise EngineError(
@@ -112,4 +122,6 @@ class AcceptanceEndpoint:
         watch = getattr(args, "dpace_watch", None)
         if engine_client is not None and watch is not None:
             watch.watch(engine_client)
-        state.dpace = recorder.start_recording(engine_client, config, (VLLMServerError,))
+        recorded = recording.start_recording(engine_client, config, (VLLMServerError,))
+        state.dpace = None if recorded is None else recorded.recorder
+        state.dpace_operations = None if recorded is None else recorded.operations

@@ -13,7 +13,6 @@ from vllm.v1.sample.metadata import SamplingMetadata
 from vllm.v1.spec_decode.dflash import DFlashProposer
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-from dpace_serve.errors import SwapError
 from dpace_serve.vllm_engine.draft_log import DraftLog
 from dpace_serve.vllm_engine.hosted_checkpoints import (
     first_folder,
@@ -189,10 +188,11 @@ class DpaceProposer(DFlashProposer):
         """Put another drafter of the same shape into a slot that no request is bound to.
 
         Raises:
-            SwapError: If there is no such slot, or the drafter cannot be loaded.
+            SwapError: If the drafter cannot be loaded.
+            ValueError: If there is no such slot.
         """
         if not 0 <= slot < len(self.slots):
-            raise SwapError(f"slots run from 0 to {len(self.slots) - 1}, got {slot}.")
+            raise ValueError(f"slots run from 0 to {len(self.slots) - 1}, got {slot}.")
         reload(self.slots[slot], folder)
 
     def _bindings(self, num_rows: int) -> list[RowBinding]:

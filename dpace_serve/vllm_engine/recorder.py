@@ -11,7 +11,7 @@ from dpace_serve.acceptance.exclusion import ExclusionReason
 from dpace_serve.acceptance.request import RequestAcceptance
 from dpace_serve.live.fleet import Fleet
 from dpace_serve.metrics.exporter import AcceptanceMetrics
-from dpace_serve.metrics.names import OTHER_WORKLOAD, ExportStage
+from dpace_serve.metrics.names import ExportStage
 from dpace_serve.vllm_engine.answer_record import (
     ABORTED,
     excluded_record,
@@ -19,9 +19,11 @@ from dpace_serve.vllm_engine.answer_record import (
     served_record,
     shadow_record,
 )
-from dpace_serve.vllm_engine.bound_request import BoundRequest, can_be_shadowed, salted
+from dpace_serve.vllm_engine.arrivals import Arrivals
+from dpace_serve.vllm_engine.bound_request import BoundRequest, salted
 from dpace_serve.vllm_engine.draft_log import TakenDrafts
 from dpace_serve.vllm_engine.shadow_collector import EndedRequest, ShadowCollector, Take
+from dpace_serve.vllm_engine.traffic_capture import TrafficCapture
 
 if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-WORKLOAD_TAG = "dpace_workload"
-DRAFTER_TAG = "dpace_drafter"
 MAX_RECORDS = 256
 """Ended requests kept for `GET /dpace/acceptance?records=`."""
 
@@ -43,38 +43,50 @@ class AcceptanceRecorder:
 
     def __init__(
         self,
+        arrivals: Arrivals,
         fleet: Fleet,
         metrics: AcceptanceMetrics,
         *,
-        workloads: tuple[str, ...],
-        allows_choice: bool,
+        method: str,
         take: Take,
         keep: tuple[Keep, ...] = (),
+        capture: TrafficCapture | None = None,
     ) -> None:
         """Start with nothing recorded.
 
         Args:
+            arrivals: Binds requests to their drafters.
             fleet: Who drafts for whom.
             metrics: Where records are counted.
-            workloads: Workload labels that requests may carry.
-            allows_choice: Whether a request may name the drafter that serves it.
+            method: The engine's name of the speculation method.
             take: Fetches what shadows drafted.
             keep: Further places that every record goes to.
+            capture: Where finished requests are kept as training data.
         """
+        self._arrivals = arrivals
         self._fleet = fleet
         self._metrics = metrics
-        self._workloads = frozenset(workloads)
-        self._allows_choice = allows_choice
         self._collector = ShadowCollector(take, self._settle)
         self._keep = keep
+        self._capture = capture
+        self._method = method
         self._records: deque[RequestAcceptance] = deque(maxlen=MAX_RECORDS)
         self._has_failed = False
 
     def snapshot(self, num_records: int) -> dict[str, Any]:
-        """All sums, and the newest records of requests that are counted, oldest first."""
+        """The champion, all sums, and the newest records that are counted, oldest first."""
         newest = list(self._records)[max(0, len(self._records) - num_records) :]
+        champion, sums = self._fleet.champion, self._metrics.snapshot()
         return {
-            **self._metrics.snapshot(),
+            "drafter": {
+                "name": champion.name,
+                "revision": champion.revision,
+                "arm": "champion",
+                "method": self._method,
+                "block_size": champion.block_size,
+                "num_draft_tokens": sums["num_draft_tokens"],
+            },
+            **sums,
             "records": [record.to_dict() for record in newest],
         }
 
@@ -102,7 +114,9 @@ class AcceptanceRecorder:
             *args: object,
             **kwargs: object,
         ) -> AsyncGenerator["RequestOutput", None]:
-            request = self._arrive(prompt, sampling_params, request_id)
+            request = self._arrivals.bind(prompt, sampling_params, request_id)
+            if kwargs.get("lora_request") is not None:
+                request.has_plain_prompt = False  # it is another target that answers
             prompt = salted(prompt, request.assignment.cache_salt)
             is_ended = False
             try:
@@ -129,30 +143,6 @@ class AcceptanceRecorder:
 
         return generate_and_record
 
-    def _arrive(
-        self, prompt: object, sampling_params: "SamplingParams", request_id: str
-    ) -> BoundRequest:
-        """Bind a request to its drafters.
-
-        Raises:
-            ValueError: If it names a drafter that it may not have; the engine's server answers 400.
-        """
-        tags = sampling_params.extra_args or {}
-        wanted = tags.get(DRAFTER_TAG)
-        if wanted is not None and not self._allows_choice:
-            raise ValueError(
-                f"{DRAFTER_TAG} must be left out: this server does not let requests choose their "
-                "drafter. Its operator can allow it with allow_drafter_choice."
-            )
-        assignment = self._fleet.assign(
-            request_id,
-            wanted=None if wanted is None else str(wanted),
-            may_shadow=can_be_shadowed(prompt, sampling_params),
-        )
-        request = BoundRequest(request_id, assignment, self._workload_of(sampling_params)[1])
-        request.bind(sampling_params)
-        return request
-
     def _finish(
         self, request: BoundRequest, output: "RequestOutput", sampling_params: "SamplingParams"
     ) -> None:
@@ -167,8 +157,10 @@ class AcceptanceRecorder:
             self._end_shadows(EndedRequest(request, ABORTED, "no_record"))
             return
         self._record(record)
-        if record.excluded is None and not self._workload_of(sampling_params)[0]:
+        if record.excluded is None and request.has_unknown_workload:
             self._metrics.unknown_workload()
+        if self._capture is not None:
+            self._capture.keep(request, record.finish_reason, sampling_params)
         self._end_shadows(EndedRequest(request, record.finish_reason, record.excluded))
 
     def _end(self, request: BoundRequest, reason: ExclusionReason, finish_reason: str) -> None:
@@ -214,13 +206,6 @@ class AcceptanceRecorder:
             join_cut_steps(output)
         except Exception as error:  # noqa: BLE001  (no answer may fail over its statistics)
             self._log_first(error)
-
-    def _workload_of(self, sampling_params: "SamplingParams") -> tuple[bool, str]:
-        """Whether its tag, if any, is one of the configured, and the label to count it under."""
-        tag = (sampling_params.extra_args or {}).get(WORKLOAD_TAG)
-        if isinstance(tag, str) and tag in self._workloads:
-            return True, tag
-        return tag in (None, OTHER_WORKLOAD), OTHER_WORKLOAD
 
     def _lose(self, stage: ExportStage, error: Exception) -> None:
         self._metrics.export_error(stage)

@@ -14,7 +14,9 @@ from dpace_serve.drafter import checkpoint, doctor
 from dpace_serve.drafter.target import find_target_folder, read_target
 from dpace_serve.errors import ConfigError, EngineError
 from dpace_serve.vllm_engine import plugin
+from dpace_serve.vllm_engine.drafter_worker import WORKER_EXTENSION
 from dpace_serve.vllm_engine.engine_watch import EngineWatch
+from dpace_serve.vllm_engine.hosted_checkpoints import additional_config
 
 if TYPE_CHECKING:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -76,6 +78,8 @@ def _require_servable(config: ServeConfig) -> int | None:
             read_target(target)
         return None
     findings = doctor.require_servable(config.target, config.drafter, config.num_draft_tokens)
+    for challenger in config.challengers:
+        findings += doctor.require_servable(config.target, challenger, config.num_draft_tokens)
     for finding in findings:
         if finding.is_note:
             logger.warning("%s", finding.line())
@@ -161,6 +165,7 @@ def _engine_arguments(config: ServeConfig, num_draft_tokens: int | None) -> Name
     args = _parse_others(make_arg_parser(Parser()), config.engine_args, reserved=ours)
     for name, value in ours.items():
         setattr(args, name, value)
+    _host_other_drafters(args, config)
     _run_worker_in_core(args)
     try:
         validate_parsed_serve_args(args)
@@ -192,7 +197,26 @@ def _our_arguments(config: ServeConfig, num_draft_tokens: int | None) -> dict[st
         }
         arguments["per_request_spec_decode_metrics"] = "detailed"
         arguments["enable_per_request_metrics"] = True
+        arguments["worker_extension_cls"] = WORKER_EXTENSION
     return arguments
+
+
+def _host_other_drafters(args: Namespace, config: ServeConfig) -> None:
+    """Have the worker host the challengers, and spare slots that begin as copies of the drafter.
+
+    Raises:
+        ConfigError: If there are several engines: what shadows draft is fetched from one.
+    """
+    if config.drafter is None:
+        return
+    if config.challengers and args.data_parallel_size > 1:
+        raise ConfigError(
+            f"challengers need one engine, got data_parallel_size {args.data_parallel_size}. Run "
+            "several servers behind a balancer; their counts add in Prometheus."
+        )
+    spare = [config.drafter] * config.spare_drafter_slots
+    others = additional_config([*config.challengers, *spare])
+    args.additional_config = {**(args.additional_config or {}), **others}
 
 
 def _parse_others(

@@ -1,6 +1,7 @@
 """One more drafter in the engine: its own weights, keys and values, and a checkpoint to reload."""
 
 import copy
+from http import HTTPStatus
 from pathlib import Path
 
 import torch
@@ -78,7 +79,8 @@ def reload(proposer: DFlashProposer, folder: Path) -> None:
     if not all(parameter.numel() for parameter in model.parameters()) or _is_quantized(model):
         raise SwapError(
             "a drafter whose weights the engine changed when it loaded them (quantized or packed) "
-            "cannot be replaced while serving. Restart with the new one."
+            "cannot be replaced while serving. Restart with the new one.",
+            status=HTTPStatus.UNPROCESSABLE_ENTITY,
         )
     model_config = copy.copy(proposer.draft_model_config)
     model_config.model = str(folder)
@@ -149,5 +151,6 @@ def _require_numbers(proposer: DFlashProposer) -> None:
     if not bool(torch.isfinite(hidden).all()):
         raise SwapError(
             "a drafter must compute finite numbers, and this one does not on its first block. "
-            "Retrain it, or give another."
+            "Retrain it, or give another.",
+            status=HTTPStatus.UNPROCESSABLE_ENTITY,
         )

@@ -1,0 +1,67 @@
+"""Requests as they arrive: who drafts for them, and which workload they belong to."""
+
+from typing import TYPE_CHECKING
+
+from dpace_serve.live.fleet import Fleet
+from dpace_serve.metrics.names import OTHER_WORKLOAD
+from dpace_serve.vllm_engine.bound_request import BoundRequest, can_be_shadowed, is_plain
+from dpace_serve.vllm_engine.workload_header import workload_of_header
+
+if TYPE_CHECKING:
+    from vllm.sampling_params import SamplingParams
+
+WORKLOAD_TAG = "dpace_workload"
+DRAFTER_TAG = "dpace_drafter"
+
+
+class Arrivals:
+    """Reads what requests say of themselves, which never becomes a label as it is."""
+
+    def __init__(self, fleet: Fleet, *, workloads: tuple[str, ...], allows_choice: bool) -> None:
+        """Start without a request.
+
+        Args:
+            fleet: Who drafts for whom.
+            workloads: Workload labels that requests may carry.
+            allows_choice: Whether a request may name the drafter that serves it.
+        """
+        self._fleet = fleet
+        self._workloads = frozenset(workloads)
+        self._allows_choice = allows_choice
+
+    def bind(
+        self, prompt: object, sampling_params: "SamplingParams", request_id: str
+    ) -> BoundRequest:
+        """Bind a request to its drafters, and tell the worker.
+
+        Raises:
+            ValueError: If it names a drafter that it may not have; the engine's server answers 400.
+        """
+        wanted = (sampling_params.extra_args or {}).get(DRAFTER_TAG)
+        if wanted is not None and not self._allows_choice:
+            raise ValueError(
+                f"{DRAFTER_TAG} must be left out: this server does not let requests choose their "
+                "drafter. Its operator can allow it with allow_drafter_choice."
+            )
+        is_known, workload = self._workload_of(sampling_params)
+        assignment = self._fleet.assign(
+            request_id,
+            wanted=None if wanted is None else str(wanted),
+            may_shadow=can_be_shadowed(prompt, sampling_params),
+        )
+        request = BoundRequest(
+            request_id,
+            assignment,
+            workload,
+            has_unknown_workload=not is_known,
+            has_plain_prompt=is_plain(prompt),
+        )
+        request.bind(sampling_params)
+        return request
+
+    def _workload_of(self, sampling_params: "SamplingParams") -> tuple[bool, str]:
+        """Whether its tag, if any, is one of the configured, and the label to count it under."""
+        tag = (sampling_params.extra_args or {}).get(WORKLOAD_TAG, workload_of_header())
+        if isinstance(tag, str) and tag in self._workloads:
+            return True, tag
+        return tag in (None, OTHER_WORKLOAD), OTHER_WORKLOAD

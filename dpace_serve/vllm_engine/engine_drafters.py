@@ -1,0 +1,45 @@
+"""The API process's side of the drafters in the engine: calls to its workers, between two steps."""
+
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpace_serve.errors import SwapError
+
+if TYPE_CHECKING:
+    from vllm.engine.protocol import EngineClient
+
+    from dpace_serve.vllm_engine.draft_log import TakenDrafts
+
+
+class EngineDrafters:
+    """Loads drafters, and takes what shadows drafted."""
+
+    def __init__(self, engine_client: "EngineClient") -> None:
+        self._engine = engine_client
+
+    async def load(self, slot: int, folder: Path) -> None:
+        """Write the weights of a drafter into a slot, on every worker, and try it.
+
+        Raises:
+            SwapError: If a worker could not.
+        """
+        try:
+            answers: list[Any] = await self._engine.collective_rpc(
+                "dpace_load_drafter", args=(slot, str(folder))
+            )
+        except Exception as error:
+            raise SwapError(
+                f"the engine could not load {folder} ({error}). Its log says why.",
+                status=HTTPStatus.INTERNAL_SERVER_ERROR,
+            ) from error
+        for _, problem in answers:
+            if problem:
+                raise SwapError(problem, status=HTTPStatus.UNPROCESSABLE_ENTITY)
+
+    async def take(self, keys: list[int]) -> "dict[int, TakenDrafts]":
+        """Drafts of these requests' shadows, by request; the workers forget them."""
+        # All workers of a target drafted the same: the first one speaks for them.
+        first, *_ = await self._engine.collective_rpc("dpace_take_drafts", args=(keys,))
+        taken: dict[int, TakenDrafts] = first
+        return taken

@@ -1,0 +1,200 @@
+"""Puts together what follows the drafters of a running engine: who drafts, and what it gains."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prometheus_client import REGISTRY
+
+from dpace_serve.acceptance.arm import Arm
+from dpace_serve.config import ServeConfig
+from dpace_serve.drafter import checkpoint
+from dpace_serve.drafter.target import find_target_folder
+from dpace_serve.errors import CheckpointError
+from dpace_serve.live.acceptance_log import AcceptanceLog
+from dpace_serve.live.admission import Admission, describe
+from dpace_serve.live.capture import CaptureWriter
+from dpace_serve.live.fleet import Fleet
+from dpace_serve.live.hosted import Candidate, HostedDrafter, Role
+from dpace_serve.live.operations import OperationName, OperationResult, Operations
+from dpace_serve.live.traffic import Traffic
+from dpace_serve.metrics.drafters import LoadedDrafter
+from dpace_serve.metrics.exporter import AcceptanceMetrics
+from dpace_serve.vllm_engine.arrivals import Arrivals
+from dpace_serve.vllm_engine.engine_drafters import EngineDrafters
+from dpace_serve.vllm_engine.recorder import AcceptanceRecorder
+from dpace_serve.vllm_engine.traffic_capture import TrafficCapture
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+    from vllm.engine.protocol import EngineClient
+
+METHOD = "dflash"
+CLOSE_SECONDS = 5.0
+"""How long a stopping server waits for the disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What the routes of this package show and change.
+
+    Attributes:
+        recorder: Records of the requests.
+        operations: Changes of the drafters.
+    """
+
+    recorder: AcceptanceRecorder
+    operations: Operations
+
+
+def start_recording(
+    engine_client: "EngineClient | None",
+    config: ServeConfig | None,
+    failures: tuple[type[Exception], ...],
+) -> Recording | None:
+    """Bind and record what the engine is asked from now on; None where nothing is drafted.
+
+    Args:
+        engine_client: The engine, whose `generate` is replaced; none generates nothing.
+        config: What `dpace serve` was given; under vLLM's own commands there is none.
+        failures: Errors of the engine itself.
+
+    Raises:
+        CheckpointError: If a drafter is not complete.
+        ConfigError: If a log or a capture cannot be written where it should be.
+    """
+    if engine_client is None:
+        return None
+    vllm_config = engine_client.vllm_config
+    speculation = vllm_config.speculative_config
+    if speculation is None or speculation.method != METHOD:
+        return None
+    if config is None:  # one drafter, and no worker of ours that could load another
+        config = ServeConfig(target=vllm_config.model_config.model, spare_drafter_slots=0)
+    num_draft_tokens = speculation.num_speculative_tokens
+    fleet = _fleet(vllm_config, config)
+    metrics = AcceptanceMetrics(
+        REGISTRY,
+        workloads=config.workloads,
+        num_draft_tokens=num_draft_tokens,
+        method=METHOD,
+    )
+    show_drafters = _drafters_shown(fleet, metrics, config)
+    show_drafters()
+    engine = EngineDrafters(engine_client)
+    log, capture = _log(config, metrics), _capture(config, metrics, vllm_config)
+    recorder = AcceptanceRecorder(
+        Arrivals(fleet, workloads=config.workloads, allows_choice=config.allow_drafter_choice),
+        fleet,
+        metrics,
+        method=METHOD,
+        take=engine.take,
+        keep=() if log is None else (log.write,),
+        capture=capture,
+    )
+
+    def on_result(operation: OperationName, result: OperationResult) -> None:
+        metrics.count_operation(operation, result)
+        show_drafters()
+
+    operations = Operations(
+        fleet,
+        engine,
+        _admission(vllm_config, config, fleet),
+        drain_timeout_seconds=config.drain_timeout_seconds,
+        on_result=on_result,
+    )
+    engine_client.generate = recorder.recording(engine_client.generate, failures)
+
+    def close() -> None:
+        recorder.close()
+        if log is not None:
+            log.close(CLOSE_SECONDS)
+        if capture is not None:
+            capture.writer.close(CLOSE_SECONDS)
+
+    _before_shutdown(engine_client, close)
+    return Recording(recorder, operations)
+
+
+def _fleet(vllm_config: "VllmConfig", config: ServeConfig) -> Fleet:
+    name = vllm_config.speculative_config.model
+    folder = find_target_folder(name)  # a folder, or the local copy of a hub name
+    if folder is None:
+        raise CheckpointError(f"{name}: the drafter has no local copy. Download it.")
+    own_name = config.drafter_name or Path(name).resolve().name
+    champion = Candidate(
+        own_name, checkpoint.revision(folder), folder.resolve(), checkpoint.validate(folder)
+    )
+    return Fleet(
+        champion,
+        [describe(challenger) for challenger in config.challengers],
+        num_spare_slots=config.spare_drafter_slots,
+        traffic=Traffic(config.mode, config.share, config.shadow_share),
+    )
+
+
+def _admission(vllm_config: "VllmConfig", config: ServeConfig, fleet: Fleet) -> Admission:
+    return Admission(
+        target=vllm_config.model_config.model,
+        root=config.drafter_root,
+        num_draft_tokens=vllm_config.speculative_config.num_speculative_tokens,
+        target_layer_ids=checkpoint.validate(fleet.champion.folder).target_layer_ids,
+    )
+
+
+def _drafters_shown(
+    fleet: Fleet, metrics: AcceptanceMetrics, config: ServeConfig
+) -> Callable[[], None]:
+    arms: Sequence[Arm] = ["shadow"] if config.mode == "shadow" else ["challenger"]
+    if config.allow_drafter_choice:
+        arms = ["shadow", "challenger"]
+
+    def show() -> None:
+        """Give every drafter that gets requests its series, and say so."""
+        roles: list[tuple[HostedDrafter, Sequence[Arm]]] = [(fleet.champion, ["champion"])]
+        roles += [(challenger, arms) for challenger in fleet.challengers]
+        rows = [
+            LoadedDrafter(drafter.name, drafter.revision, arm, drafter.block_size)
+            for drafter, its_arms in roles
+            for arm in its_arms
+        ]
+        for row in rows:
+            metrics.add_drafter(row.name, row.revision, row.block_size, [row.arm])
+        metrics.set_loaded(rows)
+        metrics.set_split_share(challengers=fleet.served_shares()[Role.CHALLENGER])
+
+    return show
+
+
+def _log(config: ServeConfig, metrics: AcceptanceMetrics) -> AcceptanceLog | None:
+    if config.acceptance_log is None:
+        return None
+    return AcceptanceLog.open(
+        config.acceptance_log, on_lost=lambda count: metrics.export_error("log", count)
+    )
+
+
+def _capture(
+    config: ServeConfig, metrics: AcceptanceMetrics, vllm_config: "VllmConfig"
+) -> TrafficCapture | None:
+    if config.capture is None:
+        return None
+    served = vllm_config.model_config.served_model_name
+    writer = CaptureWriter(config.capture, lambda _: metrics.export_error("capture"))
+    return TrafficCapture(writer, served if isinstance(served, str) else served[0])
+
+
+def _before_shutdown(engine_client: "EngineClient", close: Callable[[], None]) -> None:
+    shutdown = engine_client.shutdown
+    is_closed = False
+
+    def close_and_shut_down(timeout: float | None = None) -> None:
+        nonlocal is_closed
+        if not is_closed:
+            is_closed = True
+            close()
+        shutdown(timeout=timeout)
+
+    engine_client.shutdown = close_and_shut_down
