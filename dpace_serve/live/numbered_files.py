@@ -56,11 +56,13 @@ class NumberedFiles:
             LimitReachedError: If the files of the folder would grow beyond their limit.
         """
         data = f"{line}\n".encode()
+        needs_next = self._is_outgrown_by(len(data)) or not self._is_in_place()
+        if needs_next:
+            _make_folder(self._folder)
+            self._folder_bytes = _size_of(self._folder)
         self._require_room(len(data))
-        is_too_big = self._file_bytes + len(data) > self._max_file_bytes
-        if (is_too_big and self._file_bytes) or not self._is_in_place():
+        if needs_next:
             self._begin_next()
-            self._require_room(len(data))
         self._append(data)
 
     def close(self) -> None:
@@ -78,6 +80,10 @@ class NumberedFiles:
                 "take files away, or raise the limit"
             )
 
+    def _is_outgrown_by(self, num_bytes: int) -> bool:
+        is_too_big = self._file_bytes + num_bytes > self._max_file_bytes
+        return is_too_big and self._file_bytes > 0  # a line longer than a file has one of its own
+
     def _is_in_place(self) -> bool:
         """Whether the open file still has its name: lines to a deleted one would be lost."""
         if self._path is None:
@@ -91,8 +97,6 @@ class NumberedFiles:
 
     def _begin_next(self) -> None:
         self.close()
-        _make_folder(self._folder)
-        self._folder_bytes = _size_of(self._folder)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         for number in count(1 + max(self._number, self._highest_number())):
             path = self._folder / f"{self._stem}-{number:05d}.jsonl"

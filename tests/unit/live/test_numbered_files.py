@@ -69,7 +69,10 @@ def test_a_new_start_never_glues_its_lines_to_a_torn_one(begin, folder):
     assert contents(folder) == {"lines-00000.jsonl": "whole\nto", "lines-00001.jsonl": "next\n"}
 
 
-def test_two_processes_never_write_to_one_file(begin, folder):
+@pytest.mark.parametrize("look_at_once", [False, True])
+def test_two_processes_never_write_to_one_file(begin, folder, monkeypatch, look_at_once):
+    if look_at_once:  # neither sees the file of the other before it makes its own
+        monkeypatch.setattr(NumberedFiles, "_highest_number", lambda files: -1)
     files = [begin(), begin()]
     for line in ("a", "b"):
         for number, one in enumerate(files):
@@ -92,6 +95,15 @@ def test_the_limit_holds_for_all_files_and_over_restarts(begin, folder):
     with pytest.raises(LimitReachedError):
         again.write("")
     assert sum(map(len, contents(folder).values())) == 10
+
+
+def test_what_another_process_wrote_counts_from_the_next_file_on(begin, folder):
+    files = begin(max_bytes=20, max_file_bytes=4)
+    files.write("12")
+    (folder / "lines-00007.jsonl").write_text("of another one\n")
+    with pytest.raises(LimitReachedError, match="holds 18 of at most 20 bytes"):
+        files.write("345")
+    assert sorted(contents(folder)) == ["lines-00000.jsonl", "lines-00007.jsonl"]
 
 
 def test_files_that_are_taken_away_make_room_and_numbers_are_not_used_again(begin, folder):
