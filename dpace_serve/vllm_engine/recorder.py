@@ -156,8 +156,8 @@ class AcceptanceRecorder:
             self._lose("record", error)
             self._end_shadows(EndedRequest(request, ABORTED, "no_record"))
             return
-        self._record(record)
-        if record.excluded is None and request.has_unknown_workload:
+        is_recorded = self._record(record)
+        if is_recorded and record.excluded is None and request.has_unknown_workload:
             self._metrics.unknown_workload()
         if self._capture is not None:
             self._capture.keep(request, record.finish_reason, sampling_params)
@@ -188,7 +188,8 @@ class AcceptanceRecorder:
                 continue
             self._record(record)
 
-    def _record(self, record: RequestAcceptance) -> None:
+    def _record(self, record: RequestAcceptance) -> bool:
+        """Count and keep a record; whether it was counted."""
         try:
             if record.excluded is None:
                 self._metrics.observe(record)
@@ -197,9 +198,10 @@ class AcceptanceRecorder:
                 self._metrics.exclude(record)
         except Exception as error:  # noqa: BLE001  (no answer may fail over its statistics)
             self._lose("observe", error)
-            return
+            return False
         for keep in self._keep:
             keep(record)
+        return True
 
     def _join(self, output: "RequestOutput") -> None:
         try:

@@ -5,36 +5,33 @@ import contextlib
 from types import SimpleNamespace
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from dpace_serve.metrics.exporter import AcceptanceMetrics
-from dpace_serve.vllm_engine.recorder import (
-    AcceptanceRecorder,
-    DrafterIdentity,
-)
 from dpace_serve.vllm_engine.settlement import split_cut_step
-
-DRAFTER = DrafterIdentity(
-    name="dpace",
-    revision="abc",
-    arm="champion",
-    method="dflash",
-    block_size=8,
-    num_draft_tokens=7,
-)
 
 
 @pytest.fixture
-def recorder():
-    metrics = AcceptanceMetrics(
-        CollectorRegistry(), workloads=["json"], num_draft_tokens=7, method="dflash"
-    )
-    metrics.add_drafter("dpace", "abc", 8, ["champion"])
-    return AcceptanceRecorder(DRAFTER, metrics, ("json",))
+def recorder(make_bench):
+    return make_bench(num_challengers=0).recorder
 
 
 def params(n=1, **tags):
-    return SimpleNamespace(n=n, extra_args=tags or None)
+    return SimpleNamespace(
+        n=n,
+        extra_args=tags or None,
+        output_kind=SimpleNamespace(name="FINAL_ONLY"),
+        structured_outputs=None,
+    )
+
+
+def finish(recorder, finished, sampling, request_id="r1"):
+    """One request, whose engine answers with this."""
+
+    async def run():
+        generate = recorder.recording(ScriptedEngine(finished).generate, ())
+        async for _ in generate("p", sampling, request_id):
+            pass
+
+    asyncio.run(run())
 
 
 def counts(accepted, drafted):
@@ -46,14 +43,24 @@ def counts(accepted, drafted):
     )
 
 
-def answer(metrics, finish_reason="length", stop_reason=None):
+def answer(metrics, finish_reason="length", stop_reason=None, token_ids=()):
     return SimpleNamespace(
-        finish_reason=finish_reason, stop_reason=stop_reason, spec_decode_metrics=metrics
+        finish_reason=finish_reason,
+        stop_reason=stop_reason,
+        spec_decode_metrics=metrics,
+        token_ids=list(token_ids),
     )
 
 
-def output(*answers, finished=True):
-    return SimpleNamespace(request_id="r1", finished=finished, outputs=list(answers))
+def output(*answers, finished=True, prompt=(1, 2, 3)):
+    return SimpleNamespace(
+        request_id="r1", finished=finished, outputs=list(answers), prompt_token_ids=list(prompt)
+    )
+
+
+def lost(recorder):
+    """Export errors by stage, those that happened."""
+    return {stage: n for stage, n in recorder.snapshot(0)["export_errors"].items() if n}
 
 
 def total(recorder):
@@ -62,7 +69,7 @@ def total(recorder):
 
 
 def test_a_finished_request_is_counted_and_kept(recorder):
-    recorder.finish(output(answer(counts([2, 0], [7, 7]))), params(dpace_workload="json"))
+    finish(recorder, output(answer(counts([2, 0], [7, 7]))), params(dpace_workload="json"))
     record = recorder.snapshot(1)["records"][0]
     assert record["workload"] == "json"
     assert record["emitted_tokens"] == 4  # 2 accepted and 2 bonus tokens
@@ -75,7 +82,7 @@ def test_a_cut_answer_counts_what_it_emitted_and_leaves_the_response_as_the_engi
 ):
     metrics = counts([3, 6], [7, 7])
     split_cut_step(metrics, num_generated=7, num_emitted=2)
-    recorder.finish(output(answer(metrics, finish_reason="stop")), params())
+    finish(recorder, output(answer(metrics, finish_reason="stop")), params())
     record = recorder.snapshot(1)["records"][0]
     assert record["per_step_accepted"] == [3, 2]
     assert record["per_step_drafted"] == [7, 2]
@@ -109,7 +116,7 @@ def test_a_cut_answer_counts_what_it_emitted_and_leaves_the_response_as_the_engi
     ],
 )
 def test_what_cannot_be_counted_is_counted_as_excluded(recorder, finished, sampling, reason):
-    recorder.finish(finished, sampling)
+    finish(recorder, finished, sampling)
     snapshot = recorder.snapshot(10)
     assert snapshot["excluded"][reason] == 1
     assert sum(snapshot["excluded"].values()) == 1
@@ -117,20 +124,20 @@ def test_what_cannot_be_counted_is_counted_as_excluded(recorder, finished, sampl
 
 
 def test_a_stop_token_is_not_a_stop_string(recorder):
-    recorder.finish(output(answer(counts([1], [7]), "stop", stop_reason=2)), params())
+    finish(recorder, output(answer(counts([1], [7]), "stop", stop_reason=2)), params())
     assert total(recorder)["requests"] == 1
 
 
 @pytest.mark.parametrize("tag", ["weather", "", 7, ["json"]])
 def test_a_tag_outside_the_set_never_becomes_a_label(recorder, tag):
-    recorder.finish(output(answer(counts([1], [7]))), params(dpace_workload=tag))
+    finish(recorder, output(answer(counts([1], [7]))), params(dpace_workload=tag))
     snapshot = recorder.snapshot(1)
     assert snapshot["records"][0]["workload"] == "other"
     assert snapshot["unknown_workload"] == 1
 
 
 def test_an_untagged_request_is_other_and_not_unknown(recorder):
-    recorder.finish(output(answer(counts([1], [7]))), params())
+    finish(recorder, output(answer(counts([1], [7]))), params())
     snapshot = recorder.snapshot(1)
     assert snapshot["records"][0]["workload"] == "other"
     assert snapshot["unknown_workload"] == 0
@@ -139,25 +146,20 @@ def test_an_untagged_request_is_other_and_not_unknown(recorder):
 def test_an_output_of_another_shape_is_an_export_error_and_breaks_nothing(recorder, caplog):
     broken = SimpleNamespace(histogram=[0, 1], per_step_accepted=[1, 2, 3], per_step_drafted=[7])
     for _ in range(3):
-        recorder.finish(output(answer(broken)), params())
-    recorder.finish(SimpleNamespace(), params())
-    errors = recorder.snapshot(0)["export_errors"]
-    assert errors == {"record": 4, "observe": 0, "shadow": 0, "log": 0}
+        finish(recorder, output(answer(broken)), params())
+    assert lost(recorder) == {"record": 3}
     assert len(caplog.records) == 1  # said once, then only counted
 
 
 def test_a_record_that_the_exporter_refuses_is_an_export_error(recorder):
     too_long = SimpleNamespace(histogram=[0] * 9 + [1], per_step_accepted=[9], per_step_drafted=[9])
-    recorder.finish(output(answer(too_long)), params())
-    errors = recorder.snapshot(0)["export_errors"]
-    assert errors == {"record": 0, "observe": 1, "shadow": 0, "log": 0}
+    finish(recorder, output(answer(too_long)), params())
+    assert lost(recorder) == {"observe": 1}
 
 
 def test_only_the_newest_records_are_kept_and_given_oldest_first(recorder):
     for number in range(300):
-        finished = output(answer(counts([1], [7])))
-        finished.request_id = f"r{number}"
-        recorder.finish(finished, params())
+        finish(recorder, output(answer(counts([1], [7]))), params(), f"r{number}")
     records = recorder.snapshot(256)["records"]
     assert [record["request_id"] for record in records] == [f"r{n}" for n in range(44, 300)]
     assert recorder.snapshot(2)["records"] == records[-2:]
@@ -186,7 +188,7 @@ def test_any_error_of_the_statistics_is_counted_and_breaks_no_answer(recorder):
         def spec_decode_metrics(self):
             raise RuntimeError
 
-    recorder.finish(output(Odd()), params())
+    finish(recorder, output(Odd()), params())
     assert recorder.snapshot(0)["export_errors"]["record"] == 1
 
 
@@ -194,7 +196,7 @@ def test_any_error_of_the_statistics_is_counted_and_breaks_no_answer(recorder):
 def test_an_excluded_answer_leaves_the_response_as_the_engine_made_it(recorder, reason, n):
     metrics = counts([3, 6], [7, 7])
     split_cut_step(metrics, num_generated=7, num_emitted=2)
-    recorder.finish(output(answer(metrics, reason, stop_reason="END")), params(n=n))
+    finish(recorder, output(answer(metrics, reason, stop_reason="END")), params(n=n))
     assert metrics.per_step_accepted == [3, 6]
     assert metrics.per_step_drafted == [7, 7]
 
@@ -211,8 +213,8 @@ async def test_several_answers_that_end_one_by_one_are_left_as_the_engine_made_t
 
 def test_an_unknown_tag_of_a_lost_record_is_not_counted(recorder):
     too_long = SimpleNamespace(histogram=[0] * 9 + [1], per_step_accepted=[9], per_step_drafted=[9])
-    recorder.finish(output(answer(too_long)), params(dpace_workload="weather"))
-    recorder.finish(output(answer(counts([0], [0]))), params(dpace_workload="weather"))
+    finish(recorder, output(answer(too_long)), params(dpace_workload="weather"))
+    finish(recorder, output(answer(counts([0], [0]))), params(dpace_workload="weather"))
     assert recorder.snapshot(0)["unknown_workload"] == 0
 
 

@@ -7,25 +7,38 @@ from prometheus_client import CollectorRegistry
 from dpace_serve.config import ServeConfig
 from dpace_serve.demo import bundle
 from dpace_serve.drafter import checkpoint
-from dpace_serve.vllm_engine import recorder as recorder_module
-from dpace_serve.vllm_engine.recorder import start_recording
+from dpace_serve.vllm_engine import recording as recording_module
+from dpace_serve.vllm_engine.recording import start_recording
 
 
 async def answer_once(prompt, sampling_params, request_id):
     """An engine's `generate`: one step, 4 of 7 draft tokens accepted."""
     counts = SimpleNamespace(histogram=[0] * 4 + [1], per_step_accepted=[4], per_step_drafted=[7])
-    answer = SimpleNamespace(finish_reason="length", stop_reason=None, spec_decode_metrics=counts)
-    yield SimpleNamespace(request_id=request_id, finished=True, outputs=[answer])
+    answer = SimpleNamespace(
+        finish_reason="length", stop_reason=None, spec_decode_metrics=counts, token_ids=[1, 2]
+    )
+    yield SimpleNamespace(
+        request_id=request_id, finished=True, outputs=[answer], prompt_token_ids=[3]
+    )
 
 
 def params(**tags):
-    return SimpleNamespace(n=1, extra_args=tags)
+    return SimpleNamespace(
+        n=1,
+        extra_args=tags,
+        output_kind=SimpleNamespace(name="FINAL_ONLY"),
+        structured_outputs=None,
+    )
 
 
 def engine_with(speculation):
     return SimpleNamespace(
-        vllm_config=SimpleNamespace(speculative_config=speculation),
+        vllm_config=SimpleNamespace(
+            speculative_config=speculation,
+            model_config=SimpleNamespace(model=str(bundle.target_folder())),
+        ),
         generate=answer_once,
+        shutdown=lambda timeout=None: None,
     )
 
 
@@ -36,25 +49,25 @@ def dflash():
 
 
 async def test_under_the_engines_own_command_the_drafter_is_named_by_its_folder(monkeypatch):
-    monkeypatch.setattr(recorder_module, "REGISTRY", CollectorRegistry())
+    monkeypatch.setattr(recording_module, "REGISTRY", CollectorRegistry())
     engine = engine_with(dflash())
     recording = start_recording(engine, None, ())
     async for _ in engine.generate("p", params(dpace_workload="json"), "r1"):
         pass
-    snapshot = recording.snapshot(1)
+    snapshot = recording.recorder.snapshot(1)
     assert snapshot["drafter"]["name"] == "dpace"
     assert snapshot["drafter"]["revision"] == checkpoint.revision(bundle.drafter_folder("dpace"))
     assert snapshot["records"][0]["workload"] == "json"
 
 
 async def test_under_dpace_serve_name_and_workloads_are_the_configured_ones(monkeypatch):
-    monkeypatch.setattr(recorder_module, "REGISTRY", CollectorRegistry())
+    monkeypatch.setattr(recording_module, "REGISTRY", CollectorRegistry())
     engine = engine_with(dflash())
     config = ServeConfig(target="t", drafter_name="mine", workloads=("poems",))
     recording = start_recording(engine, config, ())
     async for _ in engine.generate("p", params(dpace_workload="poems"), "r1"):
         pass
-    record = recording.snapshot(1)["records"][0]
+    record = recording.recorder.snapshot(1)["records"][0]
     assert (record["drafter"], record["workload"]) == ("mine", "poems")
 
 

@@ -1,0 +1,59 @@
+"""A recorder with everything around it but the engine."""
+
+import asyncio
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from dpace_serve.demo import bundle
+from dpace_serve.drafter import checkpoint
+from dpace_serve.live.fleet import Fleet
+from dpace_serve.live.hosted import Candidate
+from dpace_serve.live.traffic import Traffic
+from dpace_serve.metrics.exporter import AcceptanceMetrics
+from dpace_serve.vllm_engine.arrivals import Arrivals
+from dpace_serve.vllm_engine.recorder import AcceptanceRecorder
+
+
+def candidate(name):
+    folder = bundle.drafter_folder("dpace")
+    return Candidate(name, f"{name}-revision", folder, checkpoint.read_config(folder))
+
+
+class Bench:
+    """A recorder, its fleet and metrics, the records it kept, and the drafts of its shadows."""
+
+    def __init__(self, *, num_challengers, mode="shadow", allows_choice=False):
+        challengers = [candidate(f"other{number}") for number in range(num_challengers)]
+        self.metrics = AcceptanceMetrics(
+            CollectorRegistry(), workloads=["json"], num_draft_tokens=7, method="dflash"
+        )
+        for drafter in (candidate("dpace"), *challengers):
+            arms = ["champion", "challenger", "shadow"]
+            self.metrics.add_drafter(drafter.name, drafter.revision, 8, arms)
+        self.fleet = Fleet(
+            candidate("dpace"), challengers, num_spare_slots=0, traffic=Traffic(mode, 0.4, 1.0)
+        )
+        self.drafts = {}
+        self.kept = []
+        arrivals = Arrivals(self.fleet, workloads=("json",), allows_choice=allows_choice)
+        self.recorder = AcceptanceRecorder(
+            arrivals,
+            self.fleet,
+            self.metrics,
+            method="dflash",
+            take=self.take,
+            keep=(self.kept.append,),
+        )
+
+    async def take(self, keys):
+        await asyncio.sleep(0)
+        return {key: self.drafts[key] for key in keys if key in self.drafts}
+
+    def num_running(self):
+        return sum(row["running"] for row in self.fleet.drafters()["drafters"])
+
+
+@pytest.fixture
+def make_bench():
+    return Bench
