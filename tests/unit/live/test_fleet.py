@@ -61,6 +61,10 @@ def test_the_salt_depends_on_the_drafters_and_not_on_their_arms(fleet):
     assert assign(hosted, wanted="b").cache_salt == "dpace:1"
     hosted.promote("b")
     assert assign(hosted, "after").cache_salt == "dpace:1"
+    hosted.reinstate(0, Role.CHALLENGER)
+    again = assign(hosted, "again")
+    assert [one.drafter.generation for one in again.bindings] == [1, 0]
+    assert again.cache_salt == "dpace:0+1"
 
 
 def test_a_wanted_drafter_serves_and_is_not_shadowed_unless_it_is_the_champion(fleet):
