@@ -11,8 +11,9 @@ from dpace_serve.metrics.names import ShadowOutcome
 from dpace_serve.metrics.series import DrafterSeries, LabelledCount, MetricCollectors
 from dpace_serve.metrics.sums import AcceptanceSums
 
-MAX_DRAFTERS = 16
-"""Drafters kept at most, unless more are loaded; the one that was loaded longest ago goes first."""
+MAX_DRAFTERS = 8
+"""Drafters kept at most, unless more are loaded; the one that was loaded longest ago goes first.
+Each has up to 950 lines on the metrics page: 3 arms, 9 workloads, 7 draft tokens."""
 
 
 class LoadedDrafter(NamedTuple):
