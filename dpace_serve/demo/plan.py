@@ -63,6 +63,7 @@ def serve_configs(models: DemoModels, settings: DemoSettings) -> dict[str, Serve
             host=HOST,
             dtype=settings.dtype,
             eager=True,
+            spare_drafter_slots=0,
             engine_args=(
                 f"--max-model-len={settings.max_model_len}",
                 f"--max-num-seqs={settings.max_num_seqs}",

@@ -1,11 +1,6 @@
 """The acceptance log: every record as a line of JSON, written beside the server's own work."""
 
-import contextlib
 import json
-import logging
-import queue
-import threading
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Self
@@ -13,14 +8,15 @@ from typing import Self
 from dpace_serve.acceptance.request import RequestAcceptance
 from dpace_serve.config import AcceptanceLogConfig
 from dpace_serve.errors import ConfigError
+from dpace_serve.live.line_writer import LineSink, LineWriter
 from dpace_serve.live.rotating_file import RotatingFile
-
-logger = logging.getLogger(__name__)
 
 MAX_WAITING_RECORDS = 4096
 """Records that wait for the disk at most, some 30 MB where answers have 500 steps."""
 CLOSE_TIMEOUT_SECONDS = 10.0
 """How long closing waits for a disk that hangs."""
+
+Clock = Callable[[], datetime]
 
 OnLost = Callable[[int], None]
 """Counts records that were lost; called from any thread, and must not raise."""
@@ -35,32 +31,19 @@ class AcceptanceLog:
     keep the process alive: `close` is what waits for the last records.
     """
 
-    def __init__(
-        self,
-        file: RotatingFile,
-        *,
-        max_waiting: int,
-        on_lost: OnLost,
-        now: Callable[[], datetime],
-    ) -> None:
+    def __init__(self, sink: LineSink, *, max_waiting: int, on_lost: OnLost, now: Clock) -> None:
         """Start the thread.
 
         Args:
-            file: Where lines go; used by the thread alone from now on.
+            sink: Where lines go; used by the thread alone from now on.
             max_waiting: Records that wait for the disk at most; further ones are lost.
             on_lost: Called with the number of lost records.
             now: The time, with its time zone.
         """
-        self._file = file
-        self._on_lost = on_lost
         self._now = now
-        self._waiting: queue.Queue[tuple[datetime, RequestAcceptance] | None]
-        self._waiting = queue.Queue(max_waiting)
-        self._taking = threading.Lock()
-        self._is_closed = False
-        self._num_failed = 0
-        self._thread = threading.Thread(target=self._write_all, name="acceptance-log", daemon=True)
-        self._thread.start()
+        self._writer = LineWriter(
+            sink, name="acceptance log", max_waiting=max_waiting, on_lost=lambda _: on_lost(1)
+        )
 
     @classmethod
     def open(cls, config: AcceptanceLogConfig, *, on_lost: OnLost) -> Self:
@@ -91,12 +74,8 @@ class AcceptanceLog:
 
     def write(self, record: RequestAcceptance) -> None:
         """Have a record written; returns at once."""
-        entry = (self._now(), record)
-        # Under the lock nothing gets behind the mark that ends the thread.
-        with self._taking:
-            is_taken = not self._is_closed and self._put(entry)
-        if not is_taken:
-            self._on_lost(1)
+        came = self._now()
+        self._writer.put(lambda: _line(came, record))
 
     def close(self, timeout_seconds: float = CLOSE_TIMEOUT_SECONDS) -> None:
         """Write what waits, close the file, and take no further records.
@@ -104,62 +83,9 @@ class AcceptanceLog:
         Args:
             timeout_seconds: Longest wait for the disk; what waits then still is lost.
         """
-        with self._taking:
-            if self._is_closed:
-                return
-            self._is_closed = True
-        deadline = time.monotonic() + timeout_seconds
-        with contextlib.suppress(queue.Full):  # where the disk hangs
-            self._waiting.put(None, timeout=timeout_seconds)
-            self._thread.join(max(0.0, deadline - time.monotonic()))
-        if self._thread.is_alive():
-            num_left = self._empty()
-            self._waiting.put_nowait(None)
-            self._on_lost(num_left)
-            logger.error("acceptance log: %d records were not written before the end", num_left)
+        self._writer.close(timeout_seconds)
 
-    def _put(self, entry: tuple[datetime, RequestAcceptance]) -> bool:
-        try:
-            self._waiting.put_nowait(entry)
-        except queue.Full:
-            return False
-        return True
 
-    def _empty(self) -> int:
-        num_records = 0
-        while True:
-            try:
-                num_records += self._waiting.get_nowait() is not None
-            except queue.Empty:
-                return num_records
-
-    def _write_all(self) -> None:
-        while (entry := self._waiting.get()) is not None:
-            error = self._write_one(*entry)
-            if error is not None:
-                self._on_lost(1)
-            self._tell_change(error)
-        try:
-            self._file.close()
-        except OSError as error:
-            logger.warning("acceptance log: its end may not outlive a power cut (%s)", error)
-
-    def _write_one(self, came: datetime, record: RequestAcceptance) -> Exception | None:
-        row = {"time": came.isoformat(timespec="milliseconds"), **record.to_dict()}
-        try:
-            self._file.write(json.dumps(row, allow_nan=False, separators=(",", ":")))
-        except Exception as error:  # noqa: BLE001  (one record must not cost all that follow)
-            return error
-        return None
-
-    def _tell_change(self, error: Exception | None) -> None:
-        """Say once that writing fails, and once that it works again."""
-        if error is None and self._num_failed:
-            logger.warning("acceptance log: written again, %d records lost", self._num_failed)
-        elif error is not None and not self._num_failed:
-            logger.error(
-                "acceptance log: a record was not written (%s); more are only counted, in "
-                "dpace_export_errors_total",
-                error,
-            )
-        self._num_failed = self._num_failed + 1 if error is not None else 0
+def _line(came: datetime, record: RequestAcceptance) -> str:
+    row = {"time": came.isoformat(timespec="milliseconds"), **record.to_dict()}
+    return json.dumps(row, allow_nan=False, separators=(",", ":"))

@@ -38,7 +38,11 @@ class LineSink(Protocol):
         ...
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close what is open.
+
+        Raises:
+            OSError: If the disk refuses to store what was written.
+        """
         ...
 
 
@@ -119,7 +123,10 @@ class LineWriter:
     def _write_all(self) -> None:
         while (make_line := self._waiting.get()) is not None:
             self._write(make_line)
-        self._sink.close()
+        try:
+            self._sink.close()
+        except OSError as error:
+            logger.warning("%s: its end may not outlive a power cut (%s)", self._name, error)
 
     def _write(self, make_line: MakeLine) -> None:
         try:
@@ -130,6 +137,10 @@ class LineWriter:
             self._lose("disk_error", error)
         except Exception as error:  # noqa: BLE001 (one bad line must not cost all that follow)
             self._lose("bad_line", error)
+        else:
+            if "disk_error" in self._told:
+                self._told.discard("disk_error")
+                logger.warning("%s: lines are written again", self._name)
 
     def _lose(self, reason: LossReason, error: Exception | None = None) -> None:
         self._on_lost(reason)

@@ -87,8 +87,8 @@ def test_every_series_exists_from_the_start_with_0(registry, metrics):
     assert all(value == 0 for key, value in samples.items() if key not in states)
     # Per workload (2 and other): 2 x 3 positions, 2 kinds, 8 plain counters, and the histogram's
     # buckets 1..4, +Inf, sum and count; then 3 arms x 6 reasons, 4 operations x 4 results,
-    # 4 stages, the unknown workloads, 1 info and the shares of 2 arms.
-    assert len(samples) == 3 * (6 + 2 + 8 + 7) + 18 + 16 + 4 + 1 + 1 + 2
+    # 5 stages, the unknown workloads, 1 info and the shares of 2 arms.
+    assert len(samples) == 3 * (6 + 2 + 8 + 7) + 18 + 16 + 5 + 1 + 1 + 2
 
 
 def test_every_metric_of_the_list_is_exported_with_its_type_help_and_labels(registry):
