@@ -13,7 +13,7 @@ from dpace_serve.config import ServeConfig
 from dpace_serve.drafter import checkpoint, doctor
 from dpace_serve.drafter.target import find_target_folder, read_target
 from dpace_serve.errors import ConfigError, EngineError
-from dpace_serve.vllm_engine import plugin
+from dpace_serve.vllm_engine import block_schedule, plugin
 from dpace_serve.vllm_engine.engine_watch import EngineWatch
 
 if TYPE_CHECKING:
@@ -50,11 +50,21 @@ def serve(config: ServeConfig) -> None:
         EngineError: If the engine is absent, of another version, or fails.
     """
     _require_free_port(config.host, config.port)
+    _run(prepared_arguments(config))
+
+
+def prepared_arguments(config: ServeConfig) -> Namespace:
+    """Check what is to be served, set the engine's variables, and make its server's arguments.
+
+    Raises:
+        CheckpointError: If the target or the drafter is missing, damaged or does not fit.
+        ConfigError: If an engine argument or variable contradicts what is set here.
+        EngineError: If the engine is absent, of another version, or fails.
+    """
     num_draft_tokens = _require_servable(config)
     _require_installed()
     _set_environment()
-    args = _engine_arguments(config, num_draft_tokens)
-    _run(args)
+    return _engine_arguments(config, num_draft_tokens)
 
 
 def _require_free_port(host: str, port: int) -> None:
@@ -70,6 +80,7 @@ def _require_free_port(host: str, port: int) -> None:
 
 def _require_servable(config: ServeConfig) -> int | None:
     """Draft tokens per block, after all checks that need no engine; None without a drafter."""
+    block_schedule.require_fitting_schedule(config)
     if config.drafter is None:
         target = find_target_folder(config.target)
         if target is not None:
@@ -161,6 +172,7 @@ def _engine_arguments(config: ServeConfig, num_draft_tokens: int | None) -> Name
     args = _parse_others(make_arg_parser(Parser()), config.engine_args, reserved=ours)
     for name, value in ours.items():
         setattr(args, name, value)
+    block_schedule.use_schedule(config, args)
     _run_worker_in_core(args)
     try:
         validate_parsed_serve_args(args)
