@@ -1,9 +1,7 @@
 """The `dpace` command: parses, calls one function, prints."""
 
-import json
-import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,9 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dpace_serve.command_line import (
+    EXIT_BAD_RESULT,
+    EXIT_MISTAKE,
+    JsonOption,
+    log_to_stderr,
+    overrides,
+)
 from dpace_serve.errors import ConfigError, DpaceError
 from dpace_serve.one_process import require_one_process
 from dpace_serve.result_file import require_writable, write_json
+from dpace_serve.tuning.cli import app as tuning_app
 
 if TYPE_CHECKING:
     from dpace_serve.drafter.finding import Finding
@@ -25,12 +31,6 @@ TRAINING_NEEDS = (
     "transformers",
     "safetensors",
 )
-EXIT_BAD_RESULT = 1
-EXIT_MISTAKE = 2
-
-JsonOption = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write the result to this file too.")
-]
 
 
 # Plain text and plain tracebacks: the same on a terminal, in a pipe and in a log.
@@ -60,7 +60,7 @@ def demo(
     Each arm answers the same held-out prompts, one server after the other. Exits with 1 if
     speculation changed an answer.
     """
-    _log_to_stderr()
+    log_to_stderr()
     from rich.console import Console
 
     from dpace_serve.config import load_config
@@ -73,7 +73,7 @@ def demo(
     settings = load_config(
         DemoSettings,
         None,
-        _overrides(
+        overrides(
             {
                 "port": port,
                 "keep_serving": keep_serving,
@@ -124,7 +124,7 @@ def bench(json_file: JsonOption = None) -> None:
 
 
 @app.command()
-def serve(
+def serve(  # noqa: PLR0913, PLR0917  (one for each option)
     target: Annotated[str, typer.Argument(help="Folder or hub name of the target model.")],
     engine_args: Annotated[
         list[str] | None,
@@ -133,6 +133,9 @@ def serve(
     drafter: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder of the drafter; none: no speculation."),
+    ] = None,
+    block_schedule: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draft tokens by batch size (`dpace tune`).")
     ] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="YAML file of settings; options here win.")
@@ -149,17 +152,18 @@ def serve(
     GET /dpace/acceptance and /metrics show what its drafter gains. SIGTERM lets running answers
     finish.
     """
-    _log_to_stderr()
+    log_to_stderr()
     from dpace_serve.config import ServeConfig, load_config
 
     given = {
         "target": target,
         "drafter": str(drafter) if drafter is not None else None,
+        "block_schedule": str(block_schedule) if block_schedule is not None else None,
         "port": port,
         "host": host,
         "engine_args": engine_args or None,
     }
-    serve_config = load_config(ServeConfig, config, [*(settings or []), *_overrides(given)])
+    serve_config = load_config(ServeConfig, config, [*(settings or []), *overrides(given)])
 
     from dpace_serve.vllm_engine import server
 
@@ -191,7 +195,7 @@ def doctor(
     Each failed check names its cure. Exits with 1 if one fails.
     """
     require_one_process("doctor", os.environ)
-    _log_to_stderr()
+    log_to_stderr()
     require_writable(json_file)
     if settings and replay is None:
         raise ConfigError("--set sets how --replay measures. Add --replay PROMPTS or drop --set.")
@@ -262,21 +266,7 @@ def _mount_training() -> None:
         app.registered_commands.extend(training_app.registered_commands)
 
 
-def _log_to_stderr() -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("dpace_serve").setLevel(logging.INFO)
-
-
-def _overrides(given: Mapping[str, object]) -> list[str]:
-    """Assignments for `load_config` of the options that were given."""
-    # YAML cannot read the escapes that JSON writes for characters past the first 65536.
-    return [
-        f"{key}={json.dumps(value, ensure_ascii=False)}"
-        for key, value in given.items()
-        if value is not None
-    ]
-
-
+app.registered_commands.extend(tuning_app.registered_commands)
 _mount_training()
 
 

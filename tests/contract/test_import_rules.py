@@ -16,6 +16,7 @@ CLEAN_TREE = {
     "dpace_serve/__init__.py": "",
     "dpace_serve/errors.py": "",
     "dpace_serve/redaction.py": "",
+    "dpace_serve/command_line.py": "",
     "dpace_serve/config.py": "import dpace_serve.errors, dpace_serve.redaction",
     "dpace_serve/durable_file.py": "",
     "dpace_serve/one_process.py": "import dpace_serve.errors",
@@ -26,7 +27,8 @@ CLEAN_TREE = {
     "dpace_serve/live/__init__.py": "import dpace_serve.metrics, dpace_serve.drafter",
     "dpace_serve/vllm_engine/__init__.py": "import vllm.config, dpace_serve.live",
     "dpace_serve/demo/__init__.py": "import dpace_serve.drafter",
-    "dpace_serve/cli.py": "import dpace_serve.vllm_engine, dpace_training.cli",
+    "dpace_serve/tuning/__init__.py": "import dpace_serve.vllm_engine, dpace_serve.demo",
+    "dpace_serve/cli.py": "import dpace_serve.tuning, dpace_training.cli",
     "dpace_training/__init__.py": "",
     "dpace_training/cli.py": "import dpace_serve.config, torch",
 }
