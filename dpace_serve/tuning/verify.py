@@ -1,4 +1,9 @@
-"""The schedule run against every fixed draft length on the same prompts, in turn."""
+"""The schedule run against every fixed draft length on the same prompts, in turn.
+
+All of them run in one engine, set up for lengths that change, with its drafter loaded. Two servers
+may be faster than their rows here: one without a drafter, and on a GPU one with a single length,
+for vLLM's V1 runner gives up full CUDA graphs where lengths change.
+"""
 
 import statistics
 from collections.abc import Callable, Sequence
