@@ -20,6 +20,7 @@ from dpace_serve.errors import ConfigError, DpaceError
 from dpace_serve.live.commands import app as drafter_commands
 from dpace_serve.one_process import require_one_process
 from dpace_serve.result_file import require_writable, write_json
+from dpace_serve.tuning.cli import app as tuning_app
 from dpace_serve.vllm_engine.commands import serve
 
 if TYPE_CHECKING:
@@ -223,6 +224,7 @@ def _mount_training() -> None:
         app.registered_commands.extend(training_app.registered_commands)
 
 
+app.registered_commands.extend(tuning_app.registered_commands)
 _mount_training()
 
 

@@ -90,6 +90,8 @@ class ServeConfig(Config):
     """Run without compilation and captured graphs: starts sooner, steps take longer."""
     num_draft_tokens: Annotated[int, Field(ge=1)] | None = None
     """Draft tokens per block; the drafter's block size - 1 when not given."""
+    block_schedule: Path | None = None
+    """File of `dpace tune`: draft tokens by batch size; none drafts full blocks always."""
     workloads: tuple[str, ...] = (
         "json", "csv", "sql", "dates", "units", "arithmetic", "letters", "code",
     )  # fmt: skip

@@ -32,6 +32,19 @@ def serve(  # noqa: PLR0913, PLR0917  (one for each option)
     shadow_share: Annotated[
         float | None, typer.Option(help="Share of the requests that challengers draft along with.")
     ] = None,
+    block_schedule: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draft tokens by batch size (`dpace tune`).")
+    ] = None,
+    acceptance_log: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Append a line for every record of a request."),
+    ] = None,
+    capture: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Keep requests to train on; needs --set capture.workloads=[...]."
+        ),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="YAML file of settings; options here win.")
     ] = None,
@@ -52,11 +65,14 @@ def serve(  # noqa: PLR0913, PLR0917  (one for each option)
 
     given = {
         "target": target,
-        "drafter": str(drafter) if drafter is not None else None,
+        "drafter": _text(drafter),
         "challengers": [str(folder) for folder in challenger or []] or None,
         "mode": mode,
         "share": share,
         "shadow_share": shadow_share,
+        "block_schedule": _text(block_schedule),
+        "acceptance_log.path": _text(acceptance_log),
+        "capture.folder": _text(capture),
         "port": port,
         "host": host,
         "engine_args": engine_args or None,
@@ -66,3 +82,7 @@ def serve(  # noqa: PLR0913, PLR0917  (one for each option)
     from dpace_serve.vllm_engine import server
 
     server.serve(serve_config)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpace_serve.drafter import doctor
+from dpace_serve.drafter import checkpoint, doctor
 from dpace_serve.drafter.target import find_target_folder
 from dpace_serve.errors import CheckpointError
 
@@ -36,6 +36,22 @@ def require_complete(vllm_config: "VllmConfig", folders: Sequence[Path]) -> None
     num_draft_tokens = vllm_config.speculative_config.num_speculative_tokens
     for folder in dict.fromkeys(folders):
         doctor.require_servable(target, folder, num_draft_tokens)
+    require_same_layers(folders)
+
+
+def require_same_layers(folders: Sequence[Path]) -> None:
+    """Check that drafters read the same layers of the target: the engine gives them to all alike.
+
+    Raises:
+        CheckpointError: If one reads others than the first.
+    """
+    layers = [checkpoint.read_config(folder).target_layer_ids for folder in folders]
+    for folder, ids in zip(folders, layers, strict=True):
+        if ids != layers[0]:
+            raise CheckpointError(
+                f"{folder}: target_layer_ids must be {list(layers[0])}, as of {folders[0]}, got "
+                f"{list(ids)}. Serve it alone, or retrain it with those."
+            )
 
 
 def first_folder(vllm_config: "VllmConfig") -> list[Path]:

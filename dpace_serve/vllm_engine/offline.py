@@ -3,69 +3,28 @@
 This file imports neither vllm nor torch. The other side is `offline_process`.
 """
 
-import multiprocessing
 from collections.abc import Generator, Sequence
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import TracebackType
-from typing import TypeVar
 
-from dpace_serve.errors import EngineError
 from dpace_serve.vllm_engine import offline_process
+from dpace_serve.vllm_engine.engine_process import EngineProcess
 from dpace_serve.vllm_engine.offline_calls import (
     EngineSettings,
     ExportCall,
-    Failure,
     FinishedAnswer,
     GenerateCall,
     GenerationRequest,
 )
 
-STOP_TIMEOUT_SECONDS = 60.0
-_ResultT = TypeVar("_ResultT")
 
-
-class OfflineEngine:
+class OfflineEngine(EngineProcess):
     """A target in vLLM while the context is open.
 
     Args of its methods travel through a pipe; hidden states travel through files.
     """
 
     def __init__(self, settings: EngineSettings) -> None:
-        self._settings = settings
-        self._connection: Connection
-        self._process: BaseProcess
-
-    def __enter__(self) -> "OfflineEngine":
-        """Start the process and wait until the target is loaded.
-
-        Raises:
-            EngineError: If vLLM is absent, of another version, or cannot load the target.
-        """
-        # A fork would inherit torch's threads, and on a GPU its context.
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=offline_process.run, args=(theirs, self._settings), name="dpace-offline-engine"
-        )
-        self._process.start()
-        theirs.close()
-        try:
-            self._result(type(None))
-        except BaseException:
-            self._stop()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """End the process, and with it all that the engine holds."""
-        self._stop()
+        super().__init__(offline_process.run, settings)
 
     def generate(
         self,
@@ -88,7 +47,7 @@ class OfflineEngine:
         Raises:
             EngineError: If the engine fails.
         """
-        self._connection.send(GenerateCall(tuple(requests), temperature, end_ids))
+        self._send(GenerateCall(tuple(requests), temperature, end_ids))
         num_left = len(requests)
         while num_left:
             finished: list[FinishedAnswer] = self._result(list)
@@ -107,29 +66,5 @@ class OfflineEngine:
         Raises:
             EngineError: If the engine fails.
         """
-        self._connection.send(ExportCall(tuple(documents)))
+        self._send(ExportCall(tuple(documents)))
         return self._result(list)
-
-    def _result(self, kind: type[_ResultT]) -> _ResultT:
-        try:
-            result = self._connection.recv()
-        except (EOFError, ConnectionResetError):
-            self._process.join(STOP_TIMEOUT_SECONDS)
-            raise EngineError(
-                f"vLLM's process ended by itself (exit code {self._process.exitcode}). "
-                "Its own log above says why."
-            ) from None
-        if isinstance(result, Failure):
-            raise EngineError(result.text)
-        if not isinstance(result, kind):
-            raise TypeError(f"expected {kind}, got {type(result)}")
-        return result
-
-    def _stop(self) -> None:
-        # The other side reads the end of the pipe as the end of its work.
-        self._connection.close()
-        self._process.join(STOP_TIMEOUT_SECONDS)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
-        self._process.close()

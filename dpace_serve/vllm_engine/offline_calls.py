@@ -64,10 +64,3 @@ class ExportCall:
     """Asks for hidden states."""
 
     documents: tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """One line for the user, instead of a result."""
-
-    text: str

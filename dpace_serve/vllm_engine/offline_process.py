@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpace_serve.errors import EngineError
+from dpace_serve.vllm_engine.engine_process import answer_calls
 from dpace_serve.vllm_engine.offline_calls import (
     EngineSettings,
     ExportCall,
     ExportSettings,
-    Failure,
     FinishedAnswer,
     GenerateCall,
 )
@@ -53,10 +53,6 @@ CPU_CONNECTOR = {
 }
 
 
-class _CallerLeftError(Exception):
-    """The other end of the pipe is closed, so nobody waits for a result."""
-
-
 def run(connection: Connection, settings: EngineSettings) -> None:
     """Answer calls until the other end of the pipe is closed.
 
@@ -64,20 +60,7 @@ def run(connection: Connection, settings: EngineSettings) -> None:
         connection: Carries None once the engine is ready, then the results of each call.
         settings: How to run the target.
     """
-    try:
-        engine = _start(settings)
-        connection.send(None)
-        while (call := _next_call(connection)) is not None:
-            for result in _results(engine, call):
-                _send(connection, result)
-    except _CallerLeftError:
-        return
-    except EngineError as error:
-        connection.send(Failure(str(error)))
-    except Exception as error:
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        connection.send(Failure(f"vLLM stopped: {reason}. Its own log above says more."))
-        raise
+    answer_calls(connection, lambda: _start(settings), _results)
 
 
 def engine_layer_ids(layer_ids: tuple[int, ...]) -> list[int]:
@@ -140,21 +123,6 @@ def _start(settings: EngineSettings) -> "LLM":
         seed=0,
         **arguments,
     )
-
-
-def _next_call(connection: Connection) -> GenerateCall | ExportCall | None:
-    try:
-        call: GenerateCall | ExportCall = connection.recv()
-    except (EOFError, ConnectionResetError):
-        return None
-    return call
-
-
-def _send(connection: Connection, result: list[Any]) -> None:
-    try:
-        connection.send(result)
-    except (BrokenPipeError, ConnectionResetError):
-        raise _CallerLeftError from None
 
 
 def _results(engine: "LLM", call: GenerateCall | ExportCall) -> Iterator[list[Any]]:

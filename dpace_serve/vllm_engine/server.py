@@ -2,7 +2,6 @@
 
 import logging
 import os
-import socket
 from argparse import Namespace
 from collections.abc import Iterable
 from importlib.metadata import entry_points
@@ -10,10 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dpace_serve.config import ServeConfig
-from dpace_serve.drafter import checkpoint, doctor
-from dpace_serve.drafter.target import find_target_folder, read_target
 from dpace_serve.errors import ConfigError, EngineError
-from dpace_serve.vllm_engine import plugin
+from dpace_serve.vllm_engine import block_schedule, plugin, start_checks
 from dpace_serve.vllm_engine.drafter_worker import WORKER_EXTENSION
 from dpace_serve.vllm_engine.engine_watch import EngineWatch
 from dpace_serve.vllm_engine.hosted_checkpoints import additional_config
@@ -22,9 +19,6 @@ if TYPE_CHECKING:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 logger = logging.getLogger(__name__)
-
-GENERAL_GROUP = "vllm.general_plugins"
-ENDPOINT_GROUP = "vllm.endpoint_plugins"
 
 UNIPROC_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 V2_RUNNER_VARIABLE = "VLLM_USE_V2_MODEL_RUNNER"
@@ -51,56 +45,22 @@ def serve(config: ServeConfig) -> None:
             set here.
         EngineError: If the engine is absent, of another version, or fails.
     """
-    _require_free_port(config.host, config.port)
-    num_draft_tokens = _require_servable(config)
-    _require_installed()
-    _set_environment()
-    args = _engine_arguments(config, num_draft_tokens)
-    _run(args)
+    start_checks.require_free_port(config.host, config.port)
+    _run(prepared_arguments(config))
 
 
-def _require_free_port(host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        socket.create_server((host, port), family=family).close()
-    except OSError as error:
-        raise ConfigError(
-            f"port {port} on {host} must be free, but: {error.strerror}. "
-            "Choose another with --port, or stop what listens there."
-        ) from None
-
-
-def _require_servable(config: ServeConfig) -> int | None:
-    """Draft tokens per block, after all checks that need no engine; None without a drafter."""
-    if config.drafter is None:
-        target = find_target_folder(config.target)
-        if target is not None:
-            read_target(target)
-        return None
-    findings = doctor.require_servable(config.target, config.drafter, config.num_draft_tokens)
-    for challenger in config.challengers:
-        findings += doctor.require_servable(config.target, challenger, config.num_draft_tokens)
-    for finding in findings:
-        if finding.is_note:
-            logger.warning("%s", finding.line())
-    return config.num_draft_tokens or checkpoint.read_config(config.drafter).num_draft_tokens
-
-
-def _require_installed() -> None:
-    """Check that the engine's own processes will find our plugins.
+def prepared_arguments(config: ServeConfig) -> Namespace:
+    """Check what is to be served, set the engine's variables, and make its server's arguments.
 
     Raises:
-        EngineError: If vLLM is absent, or this package is not installed.
+        CheckpointError: If the target or the drafter is missing, damaged or does not fit.
+        ConfigError: If an engine argument or variable contradicts what is set here.
+        EngineError: If the engine is absent, of another version, or fails.
     """
-    for group, name in (
-        (GENERAL_GROUP, plugin.GENERAL_PLUGIN),
-        (ENDPOINT_GROUP, plugin.ENDPOINT_PLUGIN),
-    ):
-        if not entry_points(group=group, name=name):
-            raise EngineError(
-                f"vLLM finds plugins by their entry points, but {name} has none in this "
-                "environment. Install the package: pip install -e ."
-            )
+    num_draft_tokens = start_checks.require_servable(config)
+    start_checks.require_installed()
+    _set_environment()
+    return _engine_arguments(config, num_draft_tokens)
 
 
 def _set_environment() -> None:
@@ -142,7 +102,7 @@ def _plugin_names(listed: str | None) -> list[str]:
         names = [
             point.name
             for group in groups
-            if group.startswith("vllm.") and group != ENDPOINT_GROUP
+            if group.startswith("vllm.") and group != start_checks.ENDPOINT_GROUP
             for point in entry_points(group=group)
         ]
     return list(dict.fromkeys([*names, plugin.GENERAL_PLUGIN, plugin.ENDPOINT_PLUGIN]))
@@ -165,6 +125,7 @@ def _engine_arguments(config: ServeConfig, num_draft_tokens: int | None) -> Name
     args = _parse_others(make_arg_parser(Parser()), config.engine_args, reserved=ours)
     for name, value in ours.items():
         setattr(args, name, value)
+    block_schedule.use_schedule(config, args)
     _host_other_drafters(args, config)
     _run_worker_in_core(args)
     try:

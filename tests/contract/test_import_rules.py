@@ -27,7 +27,8 @@ CLEAN_TREE = {
     "dpace_serve/live/__init__.py": "import dpace_serve.metrics, dpace_serve.drafter",
     "dpace_serve/vllm_engine/__init__.py": "import vllm.config, dpace_serve.live",
     "dpace_serve/demo/__init__.py": "import dpace_serve.drafter",
-    "dpace_serve/cli.py": "import dpace_serve.vllm_engine, dpace_training.cli",
+    "dpace_serve/tuning/__init__.py": "import dpace_serve.vllm_engine, dpace_serve.demo",
+    "dpace_serve/cli.py": "import dpace_serve.tuning, dpace_training.cli",
     "dpace_training/__init__.py": "",
     "dpace_training/cli.py": "import dpace_serve.config, torch",
 }

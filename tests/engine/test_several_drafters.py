@@ -7,7 +7,7 @@ drafted when it served.
 
 import pytest
 
-from dpace_serve.acceptance.request import settle_last_step
+from dpace_serve.acceptance.last_step import settle_last_step
 from dpace_serve.acceptance.shadow import ShadowDraft, settle_drafts
 from dpace_serve.demo import bundle
 

@@ -10,6 +10,8 @@ from dpace_serve.config import ServeConfig
 from dpace_serve.drafter import doctor
 from dpace_serve.drafter.doctor import Finding
 
+TUNE = ["tune", "t", "--drafter", "d", "--prompts", "p", "--output"]
+
 
 def dpace(*arguments):
     with pytest.raises(SystemExit) as caught:
@@ -33,7 +35,7 @@ sys.exit(f"loaded {heavy}" if heavy else 0)
         [sys.executable, "-c", script], check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    for command in ("demo", "serve", "doctor", "drafter"):
+    for command in ("demo", "serve", "doctor", "drafter", "tune"):
         assert f"  {command}" in done.stdout
 
 
@@ -58,6 +60,10 @@ def test_the_module_can_be_run():
         (["serve", "t", "--config", "/no/such.yaml"], "/no/such.yaml: cannot be read"),
         (["demo", "--json", "/no/such/folder/f.json"], "must be a file in an existing folder"),
         (["doctor", "--target", "t", "--drafter", "d", "--json", "/"], "must be a file"),
+        ([*TUNE, "/"], "must be a file in an existing folder"),
+        ([*TUNE, "s.json"], "d: the drafter's folder does not exist"),
+        ([*TUNE, "s.json", "--set", "rounds=1"], "rounds"),
+        ([*TUNE, "s.json", "--set", "serve.prot=1"], "unknown key serve.prot"),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr_and_status_2(capsys, arguments, complaint):

@@ -1,13 +1,16 @@
 """What `serve` decides before any engine is imported."""
 
+import json
+import shutil
 import socket
 from types import SimpleNamespace
 
 import pytest
 
 from dpace_serve.config import ServeConfig
+from dpace_serve.demo import bundle
 from dpace_serve.errors import CheckpointError, ConfigError, EngineError
-from dpace_serve.vllm_engine import plugin, server
+from dpace_serve.vllm_engine import plugin, server, start_checks
 
 
 def test_an_occupied_port_is_refused_first():
@@ -56,9 +59,9 @@ def test_without_a_list_everything_that_would_have_loaded_still_loads(monkeypatc
 
 
 def test_an_uninstalled_package_is_refused(monkeypatch):
-    monkeypatch.setattr(server, "entry_points", lambda **_: [])
+    monkeypatch.setattr(start_checks, "entry_points", lambda **_: [])
     with pytest.raises(EngineError, match="Install the package"):
-        server._require_installed()
+        start_checks.require_installed()
 
 
 def test_the_model_runner_that_we_do_not_serve_with_is_refused(monkeypatch):
@@ -105,3 +108,38 @@ def test_a_target_is_named_by_its_folder_however_it_is_written(given, tmp_path, 
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
+
+
+def settings(**given):
+    return ServeConfig(
+        target=str(bundle.target_folder()), drafter=bundle.drafter_folder("dpace"), **given
+    )
+
+
+def test_drafters_of_one_name_are_refused_before_the_engine_starts():
+    both = settings(challengers=(bundle.drafter_folder("dpace"),))
+    with pytest.raises(ConfigError, match="2 are called dpace"):
+        start_checks.require_servable(both)
+    renamed = settings(drafter_name="first", challengers=(bundle.drafter_folder("dpace"),))
+    assert start_checks.require_servable(renamed) == 7
+
+
+def test_a_challenger_that_reads_other_layers_is_refused(tmp_path):
+    folder = tmp_path / "other"
+    shutil.copytree(bundle.drafter_folder("dflash"), folder)
+    written = json.loads((folder / "config.json").read_text())
+    ids = written["dflash_config"]["target_layer_ids"]
+    written["dflash_config"]["target_layer_ids"] = [ids[0], ids[0] + 1, *ids[2:]]
+    (folder / "config.json").write_text(json.dumps(written))
+    with pytest.raises(CheckpointError, match="target_layer_ids must be"):
+        start_checks.require_servable(settings(challengers=(folder,)))
+
+
+def test_a_root_that_is_no_folder_and_a_key_that_others_can_read_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="drafter_root must be a folder"):
+        start_checks.require_servable(settings(drafter_root=tmp_path / "none"))
+    key = tmp_path / "key"
+    key.write_text("secret")
+    key.chmod(0o644)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        start_checks.require_servable(settings(admin_key_file=key))
