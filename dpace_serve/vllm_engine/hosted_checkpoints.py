@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpace_serve.drafter import checkpoint, doctor
 from dpace_serve.drafter.target import find_target_folder
-from dpace_serve.errors import CheckpointError
+from dpace_serve.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -22,8 +22,26 @@ def additional_config(others: Sequence[Path]) -> dict[str, Any]:
 
 def hosted_folders(vllm_config: "VllmConfig") -> list[Path]:
     """Folders of the drafters beside the first."""
-    given = vllm_config.additional_config.get(ADDITIONAL_CONFIG, {})
+    additional = vllm_config.additional_config
+    # The engine also takes objects of other plugins there.
+    given = additional.get(ADDITIONAL_CONFIG, {}) if isinstance(additional, dict) else {}
     return [Path(name) for name in given.get("drafters", ())]
+
+
+def require_comparable(vllm_config: "VllmConfig") -> None:
+    """Check that matching an answer is the same as being accepted by verification.
+
+    Raises:
+        ConfigError: If drafts are sampled and verified by their probabilities, or blocks are
+            verified as a whole: there it is not.
+    """
+    speculation = vllm_config.speculative_config
+    method, verification = speculation.draft_sample_method, speculation.rejection_sample_method
+    if (method, verification) != ("greedy", "standard"):
+        raise ConfigError(
+            "several drafters need draft_sample_method greedy and rejection_sample_method standard,"
+            f" got {method} and {verification}. Serve one drafter, or set those."
+        )
 
 
 def require_complete(vllm_config: "VllmConfig", folders: Sequence[Path]) -> None:

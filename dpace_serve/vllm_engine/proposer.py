@@ -18,6 +18,7 @@ from dpace_serve.vllm_engine.hosted_checkpoints import (
     first_folder,
     hosted_folders,
     local_copy,
+    require_comparable,
     require_complete,
 )
 from dpace_serve.vllm_engine.row_batch import DraftInputs
@@ -78,9 +79,12 @@ class DpaceProposer(DFlashProposer):
         Raises:
             CheckpointError: If a drafter is not complete or does not fit its target. vLLM itself
                 serves one with a missing tensor without a word.
+            ConfigError: If several drafters could not be compared.
         """
         others = hosted_folders(vllm_config)
         require_complete(vllm_config, [*first_folder(vllm_config), *others])
+        if others:
+            require_comparable(vllm_config)
         super().__init__(vllm_config, device, runner)
         self.runner = runner  # the base class does not keep it
         self._sampled_from: torch.Tensor | None = None

@@ -17,7 +17,7 @@ from vllm.v1.attention.backends.utils import PAD_SLOT_ID
 from vllm.v1.spec_decode.dflash import DFlashProposer
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-from dpace_serve.errors import SwapError
+from dpace_serve.errors import CheckpointError, SwapError
 
 
 class SlotProposer(DFlashProposer):
@@ -44,9 +44,20 @@ class SlotProposer(DFlashProposer):
             runner: The model runner.
             slot: Its number, from 1.
             folder: Folder of the drafter.
+
+        Raises:
+            CheckpointError: If its sequences end before those of the engine's own drafter, by which
+                the runner decides whether there is room for a draft.
         """
         self.slot_name = f"drafter_{slot}"
         super().__init__(_with_drafter(vllm_config, folder), device, runner)
+        longest = vllm_config.speculative_config.draft_model_config.max_model_len
+        if self.draft_model_config.max_model_len < longest:
+            raise CheckpointError(
+                f"{folder}: must take sequences of {longest} tokens, as the first drafter does, "
+                f"takes {self.draft_model_config.max_model_len}. Start with --max-model-len "
+                f"{self.draft_model_config.max_model_len}, or serve it alone."
+            )
 
     @override
     def _get_model(self) -> torch.nn.Module:
