@@ -32,7 +32,7 @@ class Arrivals:
     def bind(
         self, prompt: object, sampling_params: "SamplingParams", request_id: str
     ) -> BoundRequest:
-        """Bind a request to its drafters, and tell the worker.
+        """Bind a request to its drafters.
 
         Raises:
             ValueError: If it names a drafter that it may not have; the engine's server answers 400.
@@ -49,15 +49,13 @@ class Arrivals:
             wanted=None if wanted is None else str(wanted),
             may_shadow=can_be_shadowed(prompt, sampling_params),
         )
-        request = BoundRequest(
+        return BoundRequest(
             request_id,
             assignment,
             workload,
             has_unknown_workload=not is_known,
             has_plain_prompt=is_plain(prompt),
         )
-        request.bind(sampling_params)
-        return request
 
     def _workload_of(self, sampling_params: "SamplingParams") -> tuple[bool, str]:
         """Whether its tag, if any, is one of the configured, and the label to count it under."""

@@ -1,6 +1,7 @@
 """A request from its arrival to its end: the drafters it is bound to, and its tokens."""
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -34,15 +35,19 @@ class BoundRequest:
     prompt_token_ids: list[int] | None = None
     token_ids: list[int] = field(default_factory=list)
 
-    def bind(self, sampling_params: "SamplingParams") -> None:
-        """Tell the worker; what a client may have put there is overwritten."""
+    def bound(self, sampling_params: "SamplingParams") -> "SamplingParams":
+        """A copy of the parameters that tells the worker; a client's own word is overwritten.
+
+        A copy, because several prompts of one HTTP request may share them.
+        """
         binding = RowBinding(
             key=self.assignment.key,
             serving=self.assignment.serving.slot,
             shadows=tuple(shadow.slot for shadow in self.assignment.shadows),
         )
-        given = sampling_params.extra_args or {}
-        sampling_params.extra_args = {**given, BINDING: binding.to_list()}
+        bound = copy(sampling_params)
+        bound.extra_args = {**(sampling_params.extra_args or {}), BINDING: binding.to_list()}
+        return bound
 
     def note(self, output: "RequestOutput", sampling_params: "SamplingParams") -> None:
         """Keep the tokens of an output; in a stream each brings new ones only."""

@@ -120,7 +120,8 @@ class AcceptanceRecorder:
             prompt = salted(prompt, request.assignment.cache_salt)
             is_ended = False
             try:
-                outputs = generate(prompt, sampling_params, request_id, *args, **kwargs)
+                bound = request.bound(sampling_params)
+                outputs = generate(prompt, bound, request_id, *args, **kwargs)
                 # Closing it at once is what makes the engine stop for a client that left.
                 async with aclosing(outputs):
                     async for output in outputs:

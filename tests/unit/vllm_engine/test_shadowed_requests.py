@@ -183,6 +183,18 @@ async def test_a_client_cannot_bind_itself(make_bench):
     assert binding_of(engine.params.extra_args) == RowBinding(1, 0, ())
 
 
+async def test_prompts_that_share_their_parameters_are_bound_apart(make_bench):
+    bench = make_bench(num_challengers=1)
+    shared = params(mine=1)
+    first, second = [
+        await ask(bench, output(ANSWER, "length"), sampling=shared, request_id=name)
+        for name in ("r1", "r2")
+    ]
+    assert binding_of(first.params.extra_args).key == 1
+    assert binding_of(second.params.extra_args).key == 2
+    assert shared.extra_args == {"mine": 1}
+
+
 async def test_a_request_may_choose_its_drafter_only_where_that_is_allowed(make_bench):
     bench = make_bench(num_challengers=1, mode="split", allows_choice=True)
     engine = await ask(bench, output(ANSWER, "length"), sampling=params(dpace_drafter="other0"))
