@@ -5,6 +5,7 @@ import os
 from argparse import Namespace
 from collections.abc import Iterable
 from importlib.metadata import entry_points
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -126,7 +127,7 @@ def _engine_arguments(config: ServeConfig, num_draft_tokens: int | None) -> Name
     for name, value in ours.items():
         setattr(args, name, value)
     block_schedule.use_schedule(config, args)
-    _host_other_drafters(args, config)
+    config = _host_other_drafters(args, config)
     _run_worker_in_core(args)
     try:
         validate_parsed_serve_args(args)
@@ -162,22 +163,33 @@ def _our_arguments(config: ServeConfig, num_draft_tokens: int | None) -> dict[st
     return arguments
 
 
-def _host_other_drafters(args: Namespace, config: ServeConfig) -> None:
+def _host_other_drafters(args: Namespace, config: ServeConfig) -> ServeConfig:
     """Have the worker host the challengers, and spare slots that begin as copies of the drafter.
 
+    Returns:
+        The configuration as it is served.
+
     Raises:
-        ConfigError: If there are several engines: what shadows draft is fetched from one.
+        ConfigError: If challengers are asked of several engines: what shadows draft is fetched
+            from one.
     """
-    if config.drafter is None:
-        return
-    if config.challengers and args.data_parallel_size > 1:
-        raise ConfigError(
-            f"challengers need one engine, got data_parallel_size {args.data_parallel_size}. Run "
-            "several servers behind a balancer; their counts add in Prometheus."
-        )
-    spare = [config.drafter] * config.spare_drafter_slots
-    others = additional_config([*config.challengers, *spare])
-    args.additional_config = {**(args.additional_config or {}), **others}
+    drafter = config.drafter
+    if drafter is None:
+        return config
+    if args.data_parallel_size > 1:
+        if config.challengers:
+            raise ConfigError(
+                f"challengers need one engine, got data_parallel_size {args.data_parallel_size}. "
+                "Run several servers behind a balancer; their counts add in Prometheus."
+            )
+        if config.spare_drafter_slots:
+            logger.warning(
+                "data_parallel_size is above 1: drafters cannot be changed while serving."
+            )
+            config = config.model_copy(update={"spare_drafter_slots": 0})
+    others = [*config.challengers, *repeat(drafter, config.spare_drafter_slots)]
+    args.additional_config = {**(args.additional_config or {}), **additional_config(others)}
+    return config
 
 
 def _parse_others(

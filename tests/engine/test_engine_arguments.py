@@ -7,6 +7,7 @@ import pytest
 from dpace_serve.config import ServeConfig
 from dpace_serve.errors import ConfigError
 from dpace_serve.vllm_engine import server
+from dpace_serve.vllm_engine.drafter_worker import WORKER_EXTENSION
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -99,3 +100,25 @@ def test_a_contradiction_or_mistake_is_one_line_that_names_it(arguments, given, 
     with pytest.raises(ConfigError, match=named) as refused:
         arguments(*given)
     assert "\n" not in str(refused.value)
+
+
+def hosted(args):
+    return args.additional_config["dpace"]["drafters"]
+
+
+def test_challengers_and_then_spare_slots_are_hosted_beside_what_the_user_adds(arguments):
+    args = arguments(
+        "--additional-config", '{"theirs": 1}', challengers=(Path("b"),), spare_drafter_slots=2
+    )
+    assert hosted(args) == ["b", "d", "d"]
+    assert args.additional_config["theirs"] == 1
+    assert args.worker_extension_cls == WORKER_EXTENSION
+
+
+def test_several_engines_have_no_challengers_and_no_spare_slots(arguments, caplog):
+    args = arguments("--data-parallel-size", "2")
+    assert hosted(args) == []
+    assert args.dpace_config.spare_drafter_slots == 0
+    assert "cannot be changed while serving" in caplog.text
+    with pytest.raises(ConfigError, match="challengers need one engine"):
+        arguments("--data-parallel-size", "2", challengers=(Path("b"),))
