@@ -15,7 +15,9 @@ def print_result(result: TuneResult, console: Console) -> None:
     machine = result.schedule.machine
     cores = "1 core" if machine.num_cores == 1 else f"{machine.num_cores} cores"
     console.print(f"{machine.engine} on {machine.device}; {machine.cpu}, {cores}")
-    console.print(_measured(result.rows, f"{result.confidence:.0%}"))
+    console.print(_taus(result.rows, f"{result.confidence:.0%}"))
+    console.print(_costs(result.rows))
+    console.print("adds / needs: tokens per step over the next shorter draft, and to break even")
     for line in _conclusions(result):
         console.print(line)
     if result.verified:
@@ -24,34 +26,35 @@ def print_result(result: TuneResult, console: Console) -> None:
         console.print(f"schedule at least {result.min_verified_ratio:.2f} of the best: {verdict}")
 
 
-def _measured(rows: Sequence[TuneRow], percent: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    headings = (
-        "batch", "drafts", "step ms [range]", f"tau [{percent}]", "tokens/s", "adds / needs",
-    )  # fmt: skip
-    for heading in headings:
-        table.add_column(heading.replace("[", "\\["), justify="right")
-    table.add_column("best")
+def _taus(rows: Sequence[TuneRow], percent: str) -> Table:
+    """One row for each length: tau does not depend on the batch size."""
+    table = _table("draft tokens", f"tau \\[{percent}]")
     for row in rows:
+        if row.batch_size == rows[0].batch_size:
+            table.add_row(
+                str(row.num_draft_tokens),
+                f"{row.tau:.2f} \\[{row.tau_low:.2f}, {row.tau_high:.2f}]",
+            )
+    return table
+
+
+def _costs(rows: Sequence[TuneRow]) -> Table:
+    table = _table("batch", "draft tokens", "step ms \\[range]", "tokens/s", "adds / needs", "best")
+    for row, after in zip(rows, [*rows[1:], None], strict=True):
         table.add_row(
             str(row.batch_size),
             str(row.num_draft_tokens),
             f"{row.step_ms:.1f} \\[{row.step_ms_low:.1f}, {row.step_ms_high:.1f}]",
-            f"{row.tau:.2f} \\[{row.tau_low:.2f}, {row.tau_high:.2f}]",
             f"{row.tokens_per_second:.0f}",
             "-" if row.added_tokens is None else _against_line(row),
             "<-" if row.is_chosen else "",
-            end_section=row is rows[-1] or _is_last_of_batch(row, rows),
+            end_section=after is not None and after.batch_size != row.batch_size,
         )
     return table
 
 
 def _against_line(row: TuneRow) -> str:
     return f"{row.added_tokens:.2f} / {row.break_even_tokens:.2f}"
-
-
-def _is_last_of_batch(row: TuneRow, rows: Sequence[TuneRow]) -> bool:
-    return rows[rows.index(row) + 1].batch_size != row.batch_size
 
 
 def _conclusions(result: TuneResult) -> Iterator[str]:
@@ -76,9 +79,7 @@ def _drafts(num_draft_tokens: int) -> str:
 
 
 def _verified(batches: Sequence[VerifiedBatch]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("batch", "schedule tokens/s", "best fixed", "tokens/s", "ratio \\[range]"):
-        table.add_column(heading, justify="right")
+    table = _table("batch", "schedule tokens/s", "best fixed", "tokens/s", "ratio \\[range]")
     for batch in batches:
         table.add_row(
             str(batch.batch_size),
@@ -87,4 +88,11 @@ def _verified(batches: Sequence[VerifiedBatch]) -> Table:
             f"{batch.fixed[batch.best_fixed]:.0f}",
             f"{batch.ratio:.2f} \\[{batch.low:.2f}, {batch.high:.2f}]",
         )
+    return table
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, justify="right")
     return table
