@@ -83,6 +83,7 @@ def test_a_challenger_changes_no_stream(live, alone, texts, questions, path, sam
         {"n": 2, "temperature": 1, "seed": 5},
         {"structured_outputs": {"regex": "(ab|cd)[0-9 ]{12,40}"}},
         {"stop": ["e"], "temperature": 1, "seed": 6},
+        {"use_beam_search": True, "n": 3, "max_tokens": 12},
         {"max_tokens": 1},
         {"echo": True, "max_tokens": 9},
         {"min_tokens": 30, "presence_penalty": 0.5},

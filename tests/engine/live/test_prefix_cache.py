@@ -66,8 +66,8 @@ def test_a_new_champion_steps_on_a_cached_prompt_as_in_a_server_of_its_own(
     again = copy_of("dpace").name
     live.swap(again)
     steps, hits = ask(long_texts[1])
-    assert hits == 0
     assert steps[again] == steps_alone(alone, long_texts[1])
+    assert hits == 0
     assert ask(long_texts[1]) == (steps, CACHED_TOKENS)
 
 
@@ -81,8 +81,8 @@ def test_a_slot_that_is_loaded_again_forgets_what_its_former_drafter_cached(
     third = copy_of("dflash").name
     assert live.swap(third)["slot"] == slot
     steps, hits = ask(long_texts[2])
-    assert hits == 0
     assert steps[third] == expected["dflash"]
+    assert hits == 0
 
 
 def test_a_new_challenger_shadows_a_cached_prompt_as_it_would_serve_it(
