@@ -154,13 +154,30 @@ def serve_command():
 @pytest.fixture(scope="session")
 def serve(tmp_path_factory):
     """Run `dpace serve` until it is healthy: `with serve(arguments) as (process, url): ...`."""
-    log = tmp_path_factory.mktemp("server") / "log.txt"
-    return lambda arguments: _serving(arguments, log)
+    return lambda arguments: _serving(arguments, tmp_path_factory.mktemp("server") / "log.txt")
 
 
 @pytest.fixture(scope="session")
-def served(serve):
+def open_server(serve):
+    """Serve the bundled models to a client: `with open_server("--set", ...) as served: ...`."""
+    return lambda *options: _open_server(serve, options)
+
+
+@pytest.fixture(scope="session")
+def served(open_server):
     """One server for all tests over HTTP; `test_server_shutdown` ends it."""
+    with open_server() as served:
+        yield served
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    return _free_port()
+
+
+@contextlib.contextmanager
+def _open_server(serve, options) -> Iterator[Served]:
     arguments = [
         str(bundle.target_folder()),
         "--drafter", str(bundle.drafter_folder(DRAFTER)),
@@ -168,18 +185,13 @@ def served(serve):
         "--set", "eager=true",
         "--set", f"served_model_name={SERVED_NAME}",
         "--set", "shutdown_timeout_seconds=120",
+        *options,
         "--", "--max-model-len", "512", "--max-num-seqs", "8", "--api-key", API_KEY,
     ]  # fmt: skip
     with serve(arguments) as (process, url):
         headers = {"Authorization": f"Bearer {API_KEY}"}
         with httpx2.Client(base_url=url, headers=headers, timeout=120, trust_env=False) as client:
             yield Served(client, process)
-
-
-@pytest.fixture
-def free_port() -> int:
-    """A port that nothing listens on now."""
-    return _free_port()
 
 
 def _serve_command(arguments, port) -> ServeCommand:

@@ -1,0 +1,72 @@
+"""Split mode: the id of a request alone decides who serves it."""
+
+import hashlib
+
+import pytest
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(600)]
+
+COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+NUM_REQUESTS = 12
+
+
+@pytest.fixture(scope="module")
+def split(open_live_server):
+    with open_live_server("--mode", "split", "--share", "0.5") as server:
+        yield server
+
+
+def drawn_to_challenger(name):
+    """The documented draw, of the engine's name of a request."""
+    digest = hashlib.blake2b(name.encode(), digest_size=6, person=b"dpace-split").digest()
+    return int.from_bytes(digest, "big") / 2**48 < 0.5
+
+
+@pytest.mark.parametrize("path", [COMPLETIONS, CHAT])
+def test_the_id_of_a_request_decides_who_serves_it(split, alone, texts, path):
+    served_by = set()
+    for number in range(NUM_REQUESTS):
+        text = texts[number % 4]
+        given = (
+            {"messages": [{"role": "user", "content": text}]} if path == CHAT else {"prompt": text}
+        )
+        body = {**given, "max_tokens": 32, "temperature": 0, "ignore_eos": True}
+        request_id = f"user-{number}"
+        answer = split.ask(path, request_id=request_id, **body)
+        assert answer["choices"] == alone.ask(path, **body)["choices"]
+        (record,) = split.records(request_id, 1)[-1:]
+        name = record["request_id"]
+        assert name == (f"cmpl-{request_id}-0" if path == COMPLETIONS else f"chatcmpl-{request_id}")
+        expected = ("dflash", "challenger") if drawn_to_challenger(name) else ("dpace", "champion")
+        assert (record["drafter"], record["arm"]) == expected
+        served_by.add(record["drafter"])
+    assert served_by == {"dpace", "dflash"}
+
+
+def test_nobody_shadows_and_the_share_is_shown(split, texts):
+    for number in range(4):
+        split.ask(COMPLETIONS, request_id=f"one-{number}", prompt=texts[0], max_tokens=16)
+    split.wait_until_idle()
+    assert {record["arm"] for record in split.logged()} <= {"champion", "challenger"}
+    assert not any(slot["shadowed"] for slot in split.slots())
+    shares = {sample.labels["arm"]: sample.value for sample in split.samples()["dpace_split_share"]}
+    assert shares == {"champion": 0.5, "challenger": 0.5}
+
+
+def test_a_second_challenger_that_leaves_the_champion_nothing_is_refused(split):
+    before = split.slots()
+    response = split.admin.put(
+        "/dpace/drafters/challenger", json={"folder": "dpace", "name": "twin"}
+    )
+    assert response.status_code == 409
+    assert "shares must sum to less than 1" in response.json()["error"]["message"]
+    assert split.slots() == before
+
+
+def test_who_is_promoted_serves_the_champions_share(split, texts):
+    split.promote("dflash")
+    for number in range(NUM_REQUESTS // 2):
+        request_id = f"after-{number}"
+        split.ask(COMPLETIONS, request_id=request_id, prompt=texts[0], max_tokens=16)
+        (record,) = split.records(request_id, 1)
+        assert (record["drafter"], record["arm"]) == ("dflash", "champion")
