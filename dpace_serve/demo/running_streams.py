@@ -13,6 +13,8 @@ from dpace_serve.errors import EngineError
 
 _NAP_SECONDS = 0.01
 """How often the client looks how late it is itself."""
+TOGETHER_SECONDS = 0.001
+"""Chunks of one answer that come closer than this were read from the socket as one."""
 
 
 @dataclass(slots=True)
@@ -37,8 +39,13 @@ class StreamLog:
         )
 
     def gaps(self) -> list[tuple[float, float]]:
-        """Times of two chunks that follow each other in one answer, of all answers."""
-        return [gap for _, answer in self.answers for gap in itertools.pairwise(answer.arrivals)]
+        """Times of two chunks that follow each other in one answer, of all answers.
+
+        Chunks that came together count as one: after a delay they come in heaps, whose tiny gaps
+        would make it look short.
+        """
+        gaps = (gap for _, answer in self.answers for gap in itertools.pairwise(answer.arrivals))
+        return [gap for gap in gaps if gap[1] - gap[0] >= TOGETHER_SECONDS]
 
 
 @asynccontextmanager
