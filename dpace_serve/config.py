@@ -137,6 +137,7 @@ class ServeConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
     def _captures_known_workloads(self) -> "ServeConfig":
         known = {*self.workloads, UNLABELLED}
         unknown = sorted(set(self.capture.workloads) - known) if self.capture else []
