@@ -49,7 +49,7 @@ def swap_table(figures: SwapFigures) -> Table:
 
 def cost_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Step times with a shadow; the rows are those of `shadow_cost`."""
-    table = _table("batch", "shadowed", "step ms", "with shadow", "ratio [range]", "CPU [range]")
+    table = _table("batch", "shadowed", "step ms", "with it", "ratio [range]", "CPU [range]")
     for row in rows:
         table.add_row(
             str(row["batch_size"]),
@@ -104,10 +104,10 @@ def _gaps(figures: GapFigures) -> str:
     if figures.p50_ms is None:
         return "none"
     return (
-        f"p50 {figures.p50_ms:.0f} ms, p99 {figures.p99_ms:.0f} ms, longest "
+        f"p50 {figures.p50_ms:.0f}, p99 {figures.p99_ms:.0f}, longest "
         f"{figures.longest_ms:.0f} ms ({figures.num_gaps})"
     )
 
 
 def _tau(arm: ArmFigures) -> str:
-    return f"{arm.tau:.2f} \\[{arm.tau_low:.2f}, {arm.tau_high:.2f}]"
+    return f"{arm.tau:.2f} ± {(arm.tau_high - arm.tau_low) / 2:.2f}"  # the interval is symmetric
