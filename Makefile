@@ -44,8 +44,9 @@ test-all: setup lint types imports ## the same with the slow tests
 	$(PYTEST) --timeout=1800 -m "not engine and not gpu"
 	$(PYTEST) --timeout=1800 -m "engine and not gpu"
 
-bench: setup ## speed of the bundled models, time of a training step, memory of the loss, replay
+bench: setup ## speed of the bundled models, live drafters, time of a training step, memory of the loss, replay
 	$(BIN)/dpace bench
+	OMP_NUM_THREADS=1 $(BIN)/python -m dpace_serve.demo.live_bench
 	OMP_NUM_THREADS=1 $(BIN)/python -m dpace_training.bench.step_time
 	OMP_NUM_THREADS=1 $(BIN)/python -m dpace_training.bench.replay
 	$(BIN)/python -m dpace_training.bench.loss_memory --json training/results/loss-memory.json

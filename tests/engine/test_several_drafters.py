@@ -5,6 +5,9 @@ has weights, keys and values of its own, so what it drafts as a shadow must be w
 drafted when it served.
 """
 
+import contextlib
+from collections import Counter
+
 import pytest
 
 from dpace_serve.acceptance.last_step import settle_last_step
@@ -65,6 +68,30 @@ def drafts_of(engine):
     return take
 
 
+@contextlib.contextmanager
+def counting_rows(engine, slot):
+    """Tokens that a slot's drafter runs on: those of its blocks, and those it reads before."""
+    executor = engine.llm_engine.engine_core.engine_core.model_executor
+    model = executor.driver_worker.worker.model_runner.drafter.slots[slot].model
+    counted = Counter()
+    read = model.precompute_and_store_context_kv
+
+    def count_block(module, args, kwargs):
+        counted["block"] += kwargs["input_ids"].shape[0]
+
+    def count_read(states, *args, **kwargs):
+        counted["read"] += states.shape[0]
+        return read(states, *args, **kwargs)
+
+    model.precompute_and_store_context_kv = count_read
+    hook = model.register_forward_pre_hook(count_block, with_kwargs=True)
+    try:
+        yield counted
+    finally:
+        hook.remove()
+        del model.precompute_and_store_context_kv
+
+
 def tokens_of(outputs):
     return [tuple(output.outputs[0].token_ids) for output in outputs]
 
@@ -111,6 +138,30 @@ def test_a_shadow_of_some_rows_only_drafts_the_same(answer, drafts_of, prompts):
         assert shadow_steps(outputs[key], drafts[key]) == live_steps(outputs[key])
 
 
+@pytest.mark.parametrize("every", [1, 3, None], ids=["all rows", "some rows", "no row"])
+def test_a_challenger_runs_on_the_rows_that_it_shadows_only(
+    engine, answer, drafts_of, prompts, observing, every
+):
+    is_shadowed = [every is not None and row % every == 0 for row in range(len(prompts))]
+    bindings = [(SERVED, OTHER) if shadowed else (SERVED,) for shadowed in is_shadowed]
+    blocks, read = Counter(), Counter()
+
+    def note(step):
+        names = [name.split("-")[0] for name in step.request_ids]
+        blocks.update(dict.fromkeys(names, step.draft_tokens.shape[1] + 1))
+        read.update(dict(zip(names, step.tap_starts.diff().tolist(), strict=True)))
+
+    with observing(engine, note), counting_rows(engine, OTHER) as counted:
+        outputs = answer(prompts, bindings, temperature=0.0)
+    drafts_of(outputs, OTHER)
+    names = [
+        output.request_id for output, is_one in zip(outputs, is_shadowed, strict=True) if is_one
+    ]
+    assert counted["block"] == sum(blocks[name] for name in names)
+    assert counted["read"] == sum(read[name] for name in names)
+    assert bool(counted["block"]) == (every is not None)
+
+
 @pytest.mark.parametrize("sampling", [{"temperature": 0.0}, {"temperature": 1.0}])
 def test_shadows_change_no_answer_and_no_step(answer, drafts_of, prompts, sampling):
     plain = answer(prompts, [None] * len(prompts), **sampling)
@@ -143,6 +194,25 @@ def test_a_drafter_in_another_slot_steps_as_in_an_engine_of_its_own(
     hosted = answer(prompts, [(TWIN,)] * len(prompts), temperature=0.0)
     assert tokens_of(hosted) == tokens_of(alone)
     assert list(map(live_steps, hosted)) == list(map(live_steps, alone))
+
+
+def test_the_cost_of_a_shadow_is_measured_on_whole_batches_of_equal_steps(engine, prompts):
+    from dpace_serve.vllm_engine.shadow_cost import StepSettings, measure_shadow_cost
+
+    settings = StepSettings(batch_sizes=(1, 4), rounds=2, max_new_tokens=32)
+    rows = measure_shadow_cost(engine, prompts, settings)
+    assert [(row.batch_size, row.shadow_share) for row in rows] == [
+        (1, 1.0), (1, 0.5), (4, 1.0), (4, 0.5)
+    ]  # fmt: skip
+    # Answers do not depend on shadows, so nor does the number of steps: 4 to 31 in each batch.
+    assert rows[0].num_steps == rows[1].num_steps
+    assert rows[2].num_steps == rows[3].num_steps
+    for row in rows:
+        assert 2 * 2 * 3 <= row.num_steps <= 2 * 2 * 31
+        assert row.ratio_low <= row.ratio <= row.ratio_high
+        assert row.cpu_ratio_low <= row.cpu_ratio <= row.cpu_ratio_high
+        assert row.plain_ms > 0
+    assert engine.collective_rpc("dpace_take_drafts", args=(list(range(1, 200)),)) == [{}]
 
 
 def test_a_reloaded_slot_drafts_with_the_new_drafter(engine, answer, prompts):
