@@ -3,16 +3,13 @@
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dpace_serve.errors import ConfigError
 from dpace_serve.redaction import without_credentials
-
-UNLABELLED = "other"
-"""Workload label of requests that carry no known one."""
 
 
 class Config(BaseModel):
@@ -31,131 +28,6 @@ class Config(BaseModel):
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
-
-
-FsyncPolicy = Literal["never", "rotate", "always"]
-
-
-class AcceptanceLogConfig(Config):
-    """A log with one line of JSON for every record of a request that has ended."""
-
-    path: Path
-    """File to append to; full ones are renamed to path.1, path.2 and so on, path.1 the newest."""
-    max_megabytes: Annotated[int, Field(ge=1)] = 64
-    """Size at which a file is full, in 10^6 bytes."""
-    keep_files: Annotated[int, Field(ge=1)] = 8
-    """Full files that are kept; the oldest one makes room."""
-    fsync: FsyncPolicy = "never"
-    """When lines are forced to the disk. never: they outlive a crash of the server, a power cut may
-    cost the last seconds; rotate: full files outlive a power cut too; always: each line does, at
-    the price of one flush per record."""
-
-
-class CaptureConfig(Config):
-    """Finished requests kept as token ids, to train the next drafter on.
-
-    No text is kept, but token ids are the text for whoever has the target's tokenizer.
-    """
-
-    folder: Path
-    """Folder of the capture files; made, for this user alone, where there is none."""
-    workloads: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Workload labels whose requests are kept; `other` stands for requests without a known one."""
-    max_megabytes: Annotated[int, Field(ge=1)] = 1000
-    """Most that all files of the folder may take; then no request is kept, and none is deleted."""
-    max_file_megabytes: Annotated[int, Field(ge=1)] = 100
-    """A file that would grow beyond this is left as it is, and the next one begun."""
-    max_tokens: Annotated[int, Field(ge=2)] = 16384
-    """Most tokens of a kept request, prompt and answer together."""
-
-
-class ServeConfig(Config):
-    """Everything `dpace serve` decides; what it does not name is the engine's own default."""
-
-    target: str
-    """Folder or hub name of the target model."""
-    drafter: Path | None = None
-    """Folder of the drafter; none serves the target without speculation."""
-    drafter_name: str | None = None
-    """Name of the drafter in labels and results; its folder's name when not given."""
-    served_model_name: str | None = None
-    """Model name that clients use; the target's own name when not given."""
-    host: str = "127.0.0.1"
-    """Address to listen on."""
-    port: Annotated[int, Field(ge=1, le=65535)] = 8000
-    """Port to listen on."""
-    dtype: str = "auto"
-    """Number format the engine computes in."""
-    eager: bool = False
-    """Run without compilation and captured graphs: starts sooner, steps take longer."""
-    num_draft_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Draft tokens per block; the drafter's block size - 1 when not given."""
-    block_schedule: Path | None = None
-    """File of `dpace tune`: draft tokens by batch size; none drafts full blocks always."""
-    workloads: tuple[str, ...] = (
-        "json", "csv", "sql", "dates", "units", "arithmetic", "letters", "code",
-    )  # fmt: skip
-    """Workload labels that a request may carry; any other tag is counted as `other`."""
-    acceptance_log: AcceptanceLogConfig | None = None
-    """Where every record of acceptance is written; none keeps only the newest in memory."""
-
-    capture: CaptureConfig | None = None
-    """Which finished requests are kept as training data; none keeps none."""
-    shutdown_timeout_seconds: Annotated[int, Field(ge=0)] = 30
-    """How long SIGTERM lets running answers finish before they are cancelled."""
-    challengers: tuple[Path, ...] = ()
-    """Folders of further drafters, to be compared with the first."""
-    mode: Literal["shadow", "split"] = "shadow"
-    """Challengers only draft along for comparison, or each serves a share of the requests."""
-    share: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of the requests that each challenger serves in split mode; together below 1."""
-    shadow_share: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Share of the requests that the challengers draft along with in shadow mode."""
-    spare_drafter_slots: Annotated[int, Field(ge=0)] = 1
-    """Drafters that can be loaded beside those given at start; 0 switches loading off."""
-    drafter_root: Path | None = None
-    """Folder that drafters may be loaded from while the server runs; none: none may."""
-    admin_key_file: Path | None = None
-    """File with the admin key, else DPACE_ADMIN_KEY; without one the drafters cannot be changed."""
-    allow_drafter_choice: bool = False
-    """Let a request name the drafter that serves it."""
-    drain_timeout_seconds: Annotated[int, Field(ge=0)] = 60
-    """How long a swap waits for the requests of a former drafter whose slot it needs."""
-    engine_args: tuple[str, ...] = ()
-    """Further arguments for the engine's own server, passed on as they are."""
-
-    @model_validator(mode="after")
-    def _challengers_have_a_champion(self) -> "ServeConfig":
-        if self.challengers and self.drafter is None:
-            raise ValueError("challengers need a drafter to be compared with: set drafter too")
-        return self
-
-    @model_validator(mode="after")
-    def _champion_keeps_a_share(self) -> "ServeConfig":
-        if self.mode == "split" and len(self.challengers) * self.share >= 1:
-            raise ValueError(
-                f"the challengers' shares must sum to less than 1, "
-                f"{len(self.challengers)} of {self.share:g} do not"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _captures_known_workloads(self) -> "ServeConfig":
-        known = {*self.workloads, UNLABELLED}
-        unknown = sorted(set(self.capture.workloads) - known) if self.capture else []
-        if unknown:
-            raise ValueError(
-                f"capture.workloads must be among workloads and {UNLABELLED}, "
-                f"{', '.join(unknown)} is not"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _captures_drafted_answers(self) -> "ServeConfig":
-        # Finished requests are looked at where drafts are counted, and nowhere else.
-        if self.capture is not None and self.drafter is None:
-            raise ValueError("capture needs a drafter: name one, or leave capture out")
-        return self
 
 
 def load_config(schema: type[ConfigT], path: Path | None, overrides: Sequence[str]) -> ConfigT:

@@ -5,11 +5,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from dpace_serve.config import ServeConfig
 from dpace_serve.demo import bundle
 from dpace_serve.demo.server_process import HOST
 from dpace_serve.demo.settings import DemoSettings
 from dpace_serve.errors import CheckpointError
+from dpace_serve.serve_config import ServeConfig
 
 TARGET_NAME = "dpace-demo"
 NO_DRAFTER = "none"

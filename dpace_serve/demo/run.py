@@ -11,7 +11,6 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from dpace_serve.config import ServeConfig
 from dpace_serve.demo.acceptance_rows import fetch_rows
 from dpace_serve.demo.figures import (
     ArmRun,
@@ -34,6 +33,7 @@ from dpace_serve.demo.server_process import (
 from dpace_serve.demo.settings import DemoSettings
 from dpace_serve.demo.traffic import TEMPERATURE, Traffic
 from dpace_serve.errors import EngineError
+from dpace_serve.serve_config import ServeConfig
 
 EXAMPLE_WORKLOADS = ("json", "sql", "arithmetic", "code")
 CPU_INFO = Path("/proc/cpuinfo")

@@ -22,7 +22,6 @@ from rich.console import Console
 
 from dpace_serve.acceptance.arm import Arm
 from dpace_serve.acceptance.request import RequestAcceptance
-from dpace_serve.config import AcceptanceLogConfig, ServeConfig
 from dpace_serve.demo.plan import TARGET_NAME, DemoModels, serve_configs
 from dpace_serve.demo.progress import DemoProgress
 from dpace_serve.demo.prompts import DemoPrompt, choose_prompts, read_prompts
@@ -31,6 +30,7 @@ from dpace_serve.demo.server_process import ServerProcess, free_port, running_se
 from dpace_serve.demo.settings import DemoSettings
 from dpace_serve.demo.streamed_answer import Question, StreamedAnswer
 from dpace_serve.errors import EngineError
+from dpace_serve.serve_config import AcceptanceLogConfig, ServeConfig
 
 POLL_SECONDS = 0.1
 

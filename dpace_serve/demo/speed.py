@@ -17,7 +17,6 @@ from pydantic import Field
 from rich.console import Console
 
 from dpace_serve.acceptance.moments import AcceptanceMoments
-from dpace_serve.config import ServeConfig
 from dpace_serve.demo.acceptance_rows import fetch_rows
 from dpace_serve.demo.machine import this_machine
 from dpace_serve.demo.plan import NO_DRAFTER, TARGET_NAME, DemoModels, serve_configs
@@ -26,6 +25,7 @@ from dpace_serve.demo.prompts import WARM_UP_PROMPTS, DemoPrompt, choose_prompts
 from dpace_serve.demo.server_process import ServerProcess, free_port, running_server
 from dpace_serve.demo.settings import DemoSettings
 from dpace_serve.demo.traffic import Answer, Traffic
+from dpace_serve.serve_config import ServeConfig
 
 CPU_INFO = Path("/proc/cpuinfo")
 

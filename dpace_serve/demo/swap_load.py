@@ -24,7 +24,6 @@ import httpx2
 from pydantic import Field
 from rich.console import Console
 
-from dpace_serve.config import ServeConfig
 from dpace_serve.demo.drafter_copies import write_drafter_root
 from dpace_serve.demo.plan import TARGET_NAME, DemoModels, serve_configs
 from dpace_serve.demo.progress import DemoProgress
@@ -35,6 +34,7 @@ from dpace_serve.demo.server_process import ServerProcess, free_port, running_se
 from dpace_serve.demo.settings import DemoSettings
 from dpace_serve.demo.streamed_answer import Question, StreamedAnswer
 from dpace_serve.errors import EngineError
+from dpace_serve.serve_config import ServeConfig
 
 ROUTE = "/dpace/drafters/champion"
 FIRST = "dpace"

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from typing import Self
 
 from dpace_serve.acceptance.request import RequestAcceptance
-from dpace_serve.config import AcceptanceLogConfig
 from dpace_serve.errors import ConfigError
 from dpace_serve.live.line_writer import LineSink, LineWriter
 from dpace_serve.live.rotating_file import RotatingFile
+from dpace_serve.serve_config import AcceptanceLogConfig
 
 MAX_WAITING_RECORDS = 4096
 """Records that wait for the disk at most, some 30 MB where answers have 500 steps."""

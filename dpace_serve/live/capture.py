@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from dpace_serve.config import CaptureConfig
 from dpace_serve.errors import ConfigError
 from dpace_serve.live.line_writer import LineWriter, LossReason
 from dpace_serve.live.numbered_files import NumberedFiles
+from dpace_serve.serve_config import CaptureConfig
 
 CAPTURE_TAG = "dpace_capture"
 """Key of a request's `vllm_xargs` with which it refuses to be kept."""

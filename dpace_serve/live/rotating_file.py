@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 from dpace_serve import durable_file
-from dpace_serve.config import FsyncPolicy
+from dpace_serve.serve_config import FsyncPolicy
 
 OWNER_ONLY = 0o600
 

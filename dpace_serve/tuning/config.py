@@ -6,8 +6,9 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from dpace_serve.config import Config, ServeConfig
+from dpace_serve.config import Config
 from dpace_serve.errors import ConfigError
+from dpace_serve.serve_config import ServeConfig
 
 DEFAULT_BATCH_SIZES = (1, 2, 4, 8, 16)
 DEFAULT_VERIFY_BATCH_SIZES = (1, 4, 16)

@@ -12,10 +12,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from dpace_serve.acceptance.cost import LengthRange
-from dpace_serve.config import Config, ServeConfig, build_config
+from dpace_serve.config import Config, build_config
 from dpace_serve.drafter import checkpoint
 from dpace_serve.durable_file import write_whole
 from dpace_serve.errors import ConfigError
+from dpace_serve.serve_config import ServeConfig
 
 TABLE_KEY = "num_speculative_tokens_per_batch_size"
 

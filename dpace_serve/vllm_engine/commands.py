@@ -61,7 +61,8 @@ def serve(  # noqa: PLR0913, PLR0917  (one for each option)
     finish.
     """
     log_to_stderr()
-    from dpace_serve.config import ServeConfig, load_config
+    from dpace_serve.config import load_config
+    from dpace_serve.serve_config import ServeConfig
 
     given = {
         "target": target,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from prometheus_client import REGISTRY
 
 from dpace_serve.acceptance.arm import Arm
-from dpace_serve.config import ServeConfig
 from dpace_serve.drafter import checkpoint
 from dpace_serve.drafter.target import find_target_folder
 from dpace_serve.errors import CheckpointError
@@ -21,6 +20,7 @@ from dpace_serve.live.operations import OperationName, OperationResult, Operatio
 from dpace_serve.live.traffic import Traffic
 from dpace_serve.metrics.drafters import LoadedDrafter
 from dpace_serve.metrics.exporter import AcceptanceMetrics
+from dpace_serve.serve_config import ServeConfig
 from dpace_serve.vllm_engine.arrivals import Arrivals
 from dpace_serve.vllm_engine.engine_drafters import EngineDrafters
 from dpace_serve.vllm_engine.recorder import AcceptanceRecorder

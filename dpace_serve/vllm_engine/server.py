@@ -9,8 +9,8 @@ from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dpace_serve.config import ServeConfig
 from dpace_serve.errors import ConfigError, EngineError
+from dpace_serve.serve_config import ServeConfig
 from dpace_serve.vllm_engine import block_schedule, plugin, start_checks
 from dpace_serve.vllm_engine.drafter_worker import WORKER_EXTENSION
 from dpace_serve.vllm_engine.engine_watch import EngineWatch

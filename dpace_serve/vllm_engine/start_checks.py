@@ -5,11 +5,11 @@ import os
 import socket
 from importlib.metadata import entry_points
 
-from dpace_serve.config import ServeConfig
 from dpace_serve.drafter import checkpoint, doctor
 from dpace_serve.drafter.target import find_target_folder, read_target
 from dpace_serve.errors import ConfigError, EngineError
 from dpace_serve.live.admin_key import read_admin_key
+from dpace_serve.serve_config import ServeConfig
 from dpace_serve.vllm_engine import block_schedule, plugin
 from dpace_serve.vllm_engine.hosted_checkpoints import require_same_layers
 

@@ -5,7 +5,7 @@ This file imports neither vllm nor torch. The other side is `tuning_process`.
 
 from collections.abc import Sequence
 
-from dpace_serve.config import ServeConfig
+from dpace_serve.serve_config import ServeConfig
 from dpace_serve.vllm_engine import tuning_process
 from dpace_serve.vllm_engine.engine_process import EngineProcess
 from dpace_serve.vllm_engine.tuning_calls import (

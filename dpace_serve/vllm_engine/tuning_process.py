@@ -12,8 +12,8 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 from dpace_serve.acceptance.last_step import settle_last_step
-from dpace_serve.config import ServeConfig
 from dpace_serve.errors import ConfigError
+from dpace_serve.serve_config import ServeConfig
 from dpace_serve.vllm_engine import server
 from dpace_serve.vllm_engine.block_schedule import TABLE_KEY, require_one_replica
 from dpace_serve.vllm_engine.engine_process import answer_calls

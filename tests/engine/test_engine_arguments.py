@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dpace_serve.config import ServeConfig
 from dpace_serve.errors import ConfigError
+from dpace_serve.serve_config import ServeConfig
 from dpace_serve.vllm_engine import server
 from dpace_serve.vllm_engine.drafter_worker import WORKER_EXTENSION
 

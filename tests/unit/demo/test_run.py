@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from dpace_serve.config import ServeConfig, load_config
+from dpace_serve.config import load_config
 from dpace_serve.demo.plan import DemoModels, serve_command, serve_configs
 from dpace_serve.demo.run import run_demo
 from dpace_serve.demo.settings import DemoSettings
 from dpace_serve.errors import ConfigError, EngineError
+from dpace_serve.serve_config import ServeConfig
 
 FAKE_SERVER = Path(__file__).parent / "fake_server.py"
 

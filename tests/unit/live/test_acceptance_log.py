@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from dpace_serve.acceptance.request import RequestAcceptance
-from dpace_serve.config import AcceptanceLogConfig
 from dpace_serve.errors import ConfigError
 from dpace_serve.live.acceptance_log import AcceptanceLog
 from dpace_serve.live.rotating_file import RotatingFile
+from dpace_serve.serve_config import AcceptanceLogConfig
 
 NOON = datetime(2026, 11, 23, 12, 0, 0, 250_000, tzinfo=UTC)
 
@@ -25,7 +25,7 @@ ENDLESS_WRITER = """
 import sys, time
 from pathlib import Path
 from dpace_serve.acceptance.request import RequestAcceptance
-from dpace_serve.config import AcceptanceLogConfig
+from dpace_serve.serve_config import AcceptanceLogConfig
 from dpace_serve.live.acceptance_log import AcceptanceLog
 
 log = AcceptanceLog.open(

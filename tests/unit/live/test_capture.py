@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from dpace_serve.config import CaptureConfig
 from dpace_serve.errors import ConfigError
 from dpace_serve.live.capture import CapturedRequest, CaptureWriter, is_refused
+from dpace_serve.serve_config import CaptureConfig
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -156,7 +156,7 @@ WRITE_UNTIL_KILLED = textwrap.dedent(
     """
     import sys
     from pathlib import Path
-    from dpace_serve.config import CaptureConfig
+    from dpace_serve.serve_config import CaptureConfig
     from dpace_serve.live.capture import CapturedRequest, CaptureWriter
 
     config = CaptureConfig(folder=Path(sys.argv[1]), workloads=("code",))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dpace_serve.config import ServeConfig
+from dpace_serve.serve_config import ServeConfig
 from dpace_serve.tuning.config import TuneConfig
 from dpace_serve.vllm_engine.tuning_calls import TrafficCall, TrafficRun, TunedAnswer
 

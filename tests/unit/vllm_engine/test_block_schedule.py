@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from dpace_serve.config import ServeConfig
 from dpace_serve.demo import bundle
 from dpace_serve.drafter import checkpoint
 from dpace_serve.errors import ConfigError
+from dpace_serve.serve_config import ServeConfig
 from dpace_serve.vllm_engine import server
 from dpace_serve.vllm_engine.block_schedule import (
     BlockSchedule,

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from dpace_serve.config import ServeConfig
 from dpace_serve.demo import bundle
 from dpace_serve.errors import CheckpointError, ConfigError, EngineError
+from dpace_serve.serve_config import ServeConfig
 from dpace_serve.vllm_engine import plugin, server, start_checks
 
 

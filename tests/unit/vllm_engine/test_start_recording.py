@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 from prometheus_client import CollectorRegistry
 
-from dpace_serve.config import ServeConfig
 from dpace_serve.demo import bundle
 from dpace_serve.drafter import checkpoint
+from dpace_serve.serve_config import ServeConfig
 from dpace_serve.vllm_engine import recording as recording_module
 from dpace_serve.vllm_engine.recording import start_recording
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dpace_serve.config import CaptureConfig
 from dpace_serve.errors import ConfigError
 from dpace_serve.live.capture import CapturedRequest, CaptureWriter
+from dpace_serve.serve_config import CaptureConfig
 from dpace_training.config import EndpointConfig, RegenerateConfig
 from dpace_training.data.answers import answer_documents
 from dpace_training.data.captured_answer import CapturedAnswer
