@@ -18,6 +18,7 @@ CLEAN_TREE = {
     "dpace_serve/redaction.py": "",
     "dpace_serve/command_line.py": "",
     "dpace_serve/config.py": "import dpace_serve.errors, dpace_serve.redaction",
+    "dpace_serve/serve_config.py": "import dpace_serve.config",
     "dpace_serve/durable_file.py": "",
     "dpace_serve/one_process.py": "import dpace_serve.errors",
     "dpace_serve/result_file.py": "import dpace_serve.errors",

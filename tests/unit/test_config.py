@@ -8,8 +8,7 @@ from pydantic import Field, ValidationError
 
 from dpace_serve.config import Config, build_config, load_config
 from dpace_serve.errors import ConfigError, DpaceError
-from dpace_serve.metrics.names import OTHER_WORKLOAD
-from dpace_serve.serve_config import OTHER_WORKLOAD, ServeConfig
+from dpace_serve.serve_config import ServeConfig
 
 
 class Loss(Config):
@@ -287,7 +286,3 @@ def test_a_workload_that_no_request_can_carry_is_refused():
 def test_capture_without_a_drafter_is_refused_since_it_would_keep_nothing():
     with pytest.raises(ConfigError, match="capture needs a drafter"):
         captured("drafter=null", "capture.folder=kept", "capture.workloads=[code]")
-
-
-def test_requests_without_a_label_are_called_the_same_everywhere():
-    assert OTHER_WORKLOAD == OTHER_WORKLOAD
