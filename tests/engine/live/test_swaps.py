@@ -45,22 +45,27 @@ class Streams:
         return found
 
 
-def drafters_of(live, streams, num_arms=2):
+def drafters_of(live, streams):
     """Who served and who shadowed each of them."""
     return [
         [(record["drafter"], record["revision"], record["arm"])
-         for record in live.records(request_id, num_arms)]
+         for record in live.records(request_id, 2)]
         for request_id in streams.ids
     ]  # fmt: skip
 
 
-def texts_alone(alone, prompts, max_tokens):
-    return [
-        alone.ask(COMPLETIONS, prompt=prompt, max_tokens=max_tokens, ignore_eos=True)["choices"][0][
-            "text"
-        ]
-        for prompt in prompts
-    ]
+def steps_of(live, streams):
+    """Accepted drafts of each step, of the drafter that served."""
+    return [live.records(request_id, 2)[0]["per_step_accepted"] for request_id in streams.ids]
+
+
+def answers_alone(alone, prompts, max_tokens):
+    """Texts, and accepted drafts of each step, where nobody swaps."""
+    body = {"max_tokens": max_tokens, "ignore_eos": True}
+    answers = [alone.ask(COMPLETIONS, prompt=prompt, **body) for prompt in prompts]
+    records = alone.acceptance(records=len(prompts))["records"]
+    texts = [answer["choices"][0]["text"] for answer in answers]
+    return texts, [record["per_step_accepted"] for record in records]
 
 
 def slot_of(live, name):
@@ -79,8 +84,8 @@ def test_running_requests_end_with_their_drafter_and_new_ones_get_the_new(
     assert slot_of(live, "dpace")["running"] == NUM_STREAMS
     assert slot_of(live, "dpace")["role"] == "retired"
     new = Streams(live, prompts[:4], SHORT)
-    assert new.texts() == texts_alone(alone, prompts[:4], SHORT)
-    assert old.texts() == texts_alone(alone, prompts, LONG)
+    assert new.texts() == answers_alone(alone, prompts[:4], SHORT)[0]
+    assert (old.texts(), steps_of(live, old)) == answers_alone(alone, prompts, LONG)
 
     assert swapped["seconds"]["load"] > 0
     assert swapped["former_champion"] == {"name": "dpace", "revision": before["dpace"]}
@@ -102,7 +107,7 @@ def test_a_swap_waits_for_the_requests_whose_slot_it_needs(live, alone, texts, n
     live.swap(newer)
     assert old.num_running == 2
     assert live.swap(third)["slot"] == slot
-    assert old.texts() == texts_alone(alone, prompts, LONG)
+    assert (old.texts(), steps_of(live, old)) == answers_alone(alone, prompts, LONG)
     for drafters in drafters_of(live, old):
         assert [(name, arm) for name, _, arm in drafters] == [
             ("dpace", "champion"), ("dflash", "shadow")
@@ -143,28 +148,23 @@ def test_a_challenger_is_promoted_dropped_and_challenges_again(live, texts):
     assert info == {("dpace", "champion"), ("dflash", "shadow"), ("dflash", "challenger")}
 
 
-def test_of_two_administrators_at_once_one_is_told_to_try_again(live, newer, copy_of):
-    other = copy_of("dflash").name
-    gate = threading.Barrier(2)
-
-    def ask(role, folder):
-        gate.wait()
-        return live.admin.put(f"/dpace/drafters/{role}", json={"folder": folder})
-
+def test_of_two_administrators_at_once_one_is_told_to_try_again(live, texts, newer, copy_of):
+    third = copy_of("dflash").name
+    Streams(live, texts[:2], LONG)
+    live.swap(newer)
     counted = operations(live)
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        asked = [pool.submit(ask, "champion", newer), pool.submit(ask, "challenger", other)]
-        answers = {answer.result().status_code: answer.result().json() for answer in asked}
-    assert answers.keys() == {200, 409}
-    assert "one is under way" in answers[409]["error"]["message"]
-    done = answers[200]["operation"]
-    not_done = "challenge" if done == "swap" else "swap"
-    assert operations(live) == counted | {
-        (done, "ok"): counted[done, "ok"] + 1,
-        (not_done, "busy"): counted[not_done, "busy"] + 1,
-    }
-    assert (newer in live.roles()) == (done == "swap")
-    assert (other in live.roles()) == (done == "challenge")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        first = pool.submit(live.swap, third)  # waits for the streams, which hold the free slot
+        second = live.wait_for(
+            lambda: live.admin.post("/dpace/promote", json={"name": "nobody"}),
+            lambda response: response.status_code == 409,  # until the first arrives: 404
+        )
+        assert first.result()["drafter"]["name"] == third
+    assert "one is under way" in second.json()["error"]["message"]
+    after = operations(live)
+    assert after["swap", "ok"] == counted["swap", "ok"] + 1
+    assert after["promote", "busy"] == counted["promote", "busy"] + 1
+    assert live.roles()[third] == "champion"
 
 
 def operations(live):
