@@ -10,6 +10,7 @@ from dpace_serve.metrics import names
 from dpace_serve.metrics.names import ShadowOutcome
 from dpace_serve.metrics.series import DrafterSeries, LabelledCount, MetricCollectors
 from dpace_serve.metrics.sums import AcceptanceSums
+from dpace_serve.serve_config import OTHER_WORKLOAD
 
 MAX_DRAFTERS = 8
 """Drafters kept at most, unless more are loaded; the one that was loaded longest ago goes first.
@@ -86,7 +87,7 @@ class KeptDrafters:
         loaded = tuple(dict.fromkeys(rows))
         for row in loaded:
             key = (row.name, row.revision)
-            self._series(*key, row.arm, names.OTHER_WORKLOAD)
+            self._series(*key, row.arm, OTHER_WORKLOAD)
             self._require_block_size(key, row.block_size)
         info = self._collectors.gauges[names.DRAFTER_INFO]
         for row in loaded:
@@ -140,7 +141,7 @@ class KeptDrafters:
         if series is None:
             raise ValueError(
                 f"arm and workload must be configured, got {arm} and {workload}. Add the arm with "
-                f"add_drafter; count an unknown workload as {names.OTHER_WORKLOAD}."
+                f"add_drafter; count an unknown workload as {OTHER_WORKLOAD}."
             )
         return series
 

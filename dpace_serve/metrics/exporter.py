@@ -13,6 +13,7 @@ from dpace_serve.metrics.drafters import KeptDrafters, LoadedDrafter
 from dpace_serve.metrics.names import DrafterOperation, ExportStage, OperationResult
 from dpace_serve.metrics.series import LabelledCount, MetricCollectors
 from dpace_serve.metrics.sums import AcceptanceSums
+from dpace_serve.serve_config import OTHER_WORKLOAD
 
 SNAPSHOT_CONFIDENCE = 0.95
 """Coverage of the intervals in the snapshot."""
@@ -56,7 +57,7 @@ class AcceptanceMetrics:
         counters = collectors.counters
         self._drafters = KeptDrafters(
             collectors,
-            workloads=tuple(dict.fromkeys((*workloads, names.OTHER_WORKLOAD))),
+            workloads=tuple(dict.fromkeys((*workloads, OTHER_WORKLOAD))),
             num_draft_tokens=num_draft_tokens,
             method=method,
         )

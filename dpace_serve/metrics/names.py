@@ -7,8 +7,6 @@ Label values come from closed sets, never from a client's text. Draft positions 
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from dpace_serve.serve_config import OTHER_WORKLOAD as OTHER_WORKLOAD
-
 DRAFTER_LABELS = ("drafter", "revision", "arm", "workload")
 """Labels of everything that is counted for a drafter's requests."""
 

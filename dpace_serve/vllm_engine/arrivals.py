@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from dpace_serve.live.fleet import Fleet
-from dpace_serve.metrics.names import OTHER_WORKLOAD
+from dpace_serve.serve_config import OTHER_WORKLOAD
 from dpace_serve.vllm_engine.bound_request import BoundRequest, can_be_shadowed, is_plain
 from dpace_serve.vllm_engine.workload_header import workload_of_header
 
