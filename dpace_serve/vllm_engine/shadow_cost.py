@@ -44,9 +44,9 @@ class StepSettings(Config):
     """Requests in flight at a time."""
     shadow_shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (1.0, 0.5)
     """Shares of the requests that the challenger shadows, each an arm."""
-    rounds: Annotated[int, Field(ge=1)] = 15
+    rounds: Annotated[int, Field(ge=1)] = 9
     """How often each arm takes the prompts at each batch size."""
-    max_new_tokens: Annotated[int, Field(ge=1)] = 64
+    max_new_tokens: Annotated[int, Field(ge=2)] = 32
     """Length of every answer in tokens."""
     batches_per_round: Annotated[int, Field(ge=2)] = 2
     """Batches of different prompts in a round; a share of a batch of one needs two."""
@@ -81,7 +81,7 @@ class ShadowCost:
         batch_size: Requests in flight.
         shadow_share: Share of them that the challenger shadows.
         num_steps: Timed steps over all rounds.
-        plain_ms: A step without shadows, the median over rounds of a round's mean.
+        plain_ms: A step without shadows, the median over rounds.
         shadowed_ms: The same with them.
         ratio: Their ratio in the same round, the median over rounds.
         ratio_low: The lowest round.
@@ -105,14 +105,15 @@ class ShadowCost:
 
 
 @dataclass(frozen=True, slots=True)
-class _Steps:
-    """Seconds of the steps of one arm in one round."""
+class _Round:
+    """One arm in one round: seconds of a step, the median of each batch, and their mean.
 
-    wall: list[float]
-    cpu: list[float]
+    The steps of one batch are alike, so that its median leaves out what other programs disturbed.
+    """
 
-    def __add__(self, other: "_Steps") -> "_Steps":
-        return _Steps(self.wall + other.wall, self.cpu + other.cpu)
+    num_steps: int
+    wall: float
+    cpu: float
 
 
 def measure_shadow_cost(
@@ -132,7 +133,7 @@ def measure_shadow_cost(
     shares = (NO_SHADOW, *settings.shadow_shares)
     rows = []
     for batch_size in settings.batch_sizes:
-        rounds: list[Mapping[float, _Steps]] = []
+        rounds: list[Mapping[float, _Round]] = []
         for number in range(-1, settings.rounds):
             # Who goes first changes, so that no arm always follows the same other.
             first = number % len(shares)
@@ -154,8 +155,8 @@ def _time_arm(
     share: float,
     settings: StepSettings,
     keys: "count[int]",
-) -> _Steps:
-    steps = _Steps([], [])
+) -> _Round:
+    batches = []
     for batch in range(settings.batches_per_round):
         places = range(batch * batch_size, (batch + 1) * batch_size)
         bindings = [
@@ -163,10 +164,14 @@ def _time_arm(
             for place in places
         ]
         chosen = [prompts[place % len(prompts)] for place in places]
-        steps += _time_batch(engine, chosen, bindings, settings.max_new_tokens)
+        batches.append(_time_batch(engine, chosen, bindings, settings.max_new_tokens))
         taken = [binding.key for binding in bindings]
         engine.collective_rpc("dpace_take_drafts", args=(taken,))
-    return steps
+    return _Round(
+        num_steps=sum(len(steps) for steps in batches),
+        wall=statistics.fmean(statistics.median(wall for wall, _ in steps) for steps in batches),
+        cpu=statistics.fmean(statistics.median(cpu for _, cpu in steps) for steps in batches),
+    )
 
 
 def _is_shadowed(place: int, share: float) -> bool:
@@ -179,7 +184,8 @@ def _time_batch(
     prompts: Sequence[Sequence[int]],
     bindings: Sequence[RowBinding],
     max_new_tokens: int,
-) -> _Steps:
+) -> list[tuple[float, float]]:
+    """Seconds, and seconds of processor time, of each step that drafts for the whole batch."""
     from vllm import SamplingParams
 
     for prompt, binding in zip(prompts, bindings, strict=True):
@@ -194,7 +200,7 @@ def _time_batch(
                 extra_args={BINDING: binding.to_list()},
             ),
         )
-    steps = _Steps([], [])
+    steps = []
     was_whole = False
     while engine.llm_engine.has_unfinished_requests():
         wall, cpu = time.perf_counter(), time.process_time()
@@ -203,26 +209,20 @@ def _time_batch(
         # Steps that read a prompt, or that some of the requests have left, are another work.
         is_whole = len(outputs) == len(prompts)
         if is_whole and was_whole:
-            steps.wall.append(wall)
-            steps.cpu.append(cpu)
+            steps.append((wall, cpu))
         was_whole = is_whole
     return steps
 
 
-def _row(batch_size: int, share: float, rounds: Sequence[Mapping[float, _Steps]]) -> ShadowCost:
-    plain = [statistics.fmean(timed[NO_SHADOW].wall) for timed in rounds]
-    shadowed = [statistics.fmean(timed[share].wall) for timed in rounds]
-    ratios = [one / other for one, other in zip(shadowed, plain, strict=True)]
-    cpu_ratios = [
-        statistics.fmean(timed[share].cpu) / statistics.fmean(timed[NO_SHADOW].cpu)
-        for timed in rounds
-    ]
+def _row(batch_size: int, share: float, rounds: Sequence[Mapping[float, _Round]]) -> ShadowCost:
+    ratios = [timed[share].wall / timed[NO_SHADOW].wall for timed in rounds]
+    cpu_ratios = [timed[share].cpu / timed[NO_SHADOW].cpu for timed in rounds]
     return ShadowCost(
         batch_size=batch_size,
         shadow_share=share,
-        num_steps=sum(len(timed[share].wall) for timed in rounds),
-        plain_ms=1e3 * statistics.median(plain),
-        shadowed_ms=1e3 * statistics.median(shadowed),
+        num_steps=sum(timed[share].num_steps for timed in rounds),
+        plain_ms=1e3 * statistics.median(timed[NO_SHADOW].wall for timed in rounds),
+        shadowed_ms=1e3 * statistics.median(timed[share].wall for timed in rounds),
         ratio=statistics.median(ratios),
         ratio_low=min(ratios),
         ratio_high=max(ratios),
