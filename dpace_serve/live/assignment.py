@@ -2,11 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
+from dpace_serve.acceptance.arm import Arm
 from dpace_serve.live.hosted import HostedDrafter
-
-Arm = Literal["champion", "challenger", "shadow"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ from http import HTTPStatus
 from itertools import count
 from typing import Any
 
+from dpace_serve.acceptance.arm import Arm
 from dpace_serve.drafter.config import DrafterConfig
 from dpace_serve.errors import SwapError
-from dpace_serve.live.assignment import Arm, Assignment, Binding, cache_salt
+from dpace_serve.live.assignment import Assignment, Binding, cache_salt
 from dpace_serve.live.hosted import (
     Candidate,
     HostedDrafter,
