@@ -160,10 +160,10 @@ def test_vllm_0_32_endpoint_plugins_have_this_protocol():
 def test_vllm_0_32_plugin_groups_are_called_as_our_entry_points_are():
     from vllm import plugins
 
-    from dpace_serve.vllm_engine import server
+    from dpace_serve.vllm_engine import start_checks
 
-    assert plugins.DEFAULT_PLUGINS_GROUP == server.GENERAL_GROUP
-    assert plugins.ENDPOINT_PLUGINS_GROUP == server.ENDPOINT_GROUP
+    assert plugins.DEFAULT_PLUGINS_GROUP == start_checks.GENERAL_GROUP
+    assert plugins.ENDPOINT_PLUGINS_GROUP == start_checks.ENDPOINT_GROUP
 
 
 def test_vllm_0_32_server_is_one_coroutine_of_the_launcher():
