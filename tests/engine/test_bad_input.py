@@ -118,7 +118,10 @@ def test_an_engine_that_does_not_start(refused, free_port):
 
 def test_an_engine_core_that_does_not_start(refused, free_port):
     # The CPU's attention has no blocks of this size, which the core finds in its own process.
-    line = refused("--", "--block-size", "16", port=free_port, is_alone=False, has_core_failed=True)
+    line = refused(
+        "--set", "eager=true", "--", "--block-size", "16",
+        port=free_port, is_alone=False, has_core_failed=True,
+    )  # fmt: skip
     assert "the engine stopped" in line
 
 
