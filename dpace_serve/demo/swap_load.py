@@ -40,6 +40,10 @@ ROUTE = "/dpace/drafters/champion"
 FIRST = "dpace"
 NUM_PERTURBED = 2
 BUSY_PAUSE_SECONDS = 0.2
+SMALL_CACHES = ("env", "ONEDNN_PRIMITIVE_CACHE_CAPACITY=8")
+"""Before the server's command. On a CPU, oneDNN keeps what it compiled for each of the last 1024
+batch shapes: some hundred megabytes, which take thousands of requests to fill, with swaps or
+without. A leak would hide behind them."""
 CACHE_BLOCKS_PER_STREAM = 3
 """Blocks of the engine's cache: so few that the warm-up writes to all of them. Memory of a block
 counts as resident only once it was written to, which would look like a leak."""
@@ -142,7 +146,7 @@ def measure_swaps(
         progress.stage("swaps: starting the server", total=None)
         config = _config(models, settings, Path(folder), key)
         with running_server(
-            command(config),
+            [*SMALL_CACHES, *command(config)],
             name="swapped",
             port=config.port,
             log=Path(folder) / "server.log",
