@@ -10,7 +10,7 @@ from dpace_serve.demo.swap_figures import swap_figures
 from dpace_serve.demo.swap_load import SwapSettings, measure_swaps
 from dpace_serve.demo.truth_figures import truth_figures
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.bench]
 
 
 @pytest.mark.timeout(900)

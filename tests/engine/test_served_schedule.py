@@ -9,7 +9,7 @@ import pytest
 from dpace_serve.demo import bundle
 from dpace_serve.drafter import checkpoint
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.bench]
 
 DRAFTER = bundle.drafter_folder("dpace")
 LONE, SHARED = 7, 3

@@ -10,7 +10,7 @@ from dpace_serve.demo import bundle
 from dpace_serve.drafter import checkpoint
 from dpace_serve.vllm_engine.block_schedule import read_schedule
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.bench]
 
 DRAFTER = bundle.drafter_folder("dpace")
 
