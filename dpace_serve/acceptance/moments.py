@@ -87,8 +87,8 @@ class AcceptanceMoments:
         return 1 + self.accepted / self.steps if self.steps else math.nan
 
     @property
-    def tau_standard_error(self) -> float:
-        """Standard error of tau with the request as unit; nan below two requests."""
+    def tau_variance(self) -> float:
+        """Square of `tau_standard_error`."""
         if self.requests < 2 or not self.steps:
             return math.nan
         # sum (y sum m - m sum y)^2 in integers: the textbook difference of floats cancels, and may
@@ -98,7 +98,12 @@ class AcceptanceMoments:
             - 2 * self.accepted * self.steps * self.accepted_steps
             + self.accepted**2 * self.steps_squared
         )
-        return math.sqrt(self.requests * spread / ((self.requests - 1) * self.steps**4))
+        return self.requests * spread / ((self.requests - 1) * self.steps**4)
+
+    @property
+    def tau_standard_error(self) -> float:
+        """Standard error of tau with the request as unit; nan below two requests."""
+        return math.sqrt(self.tau_variance)
 
     def tau_interval(self, confidence: float) -> tuple[float, float]:
         """Normal interval of tau with the request as unit.
