@@ -18,6 +18,7 @@ from dpace_serve.command_line import (
 )
 from dpace_serve.errors import ConfigError, DpaceError
 from dpace_serve.live.commands import app as drafter_commands
+from dpace_serve.live.verdict_command import verdict
 from dpace_serve.one_process import require_one_process
 from dpace_serve.result_file import require_writable, write_json
 from dpace_serve.tuning.cli import app as tuning_app
@@ -126,6 +127,7 @@ def bench(json_file: JsonOption = None) -> None:
 
 app.command()(serve)
 app.add_typer(drafter_commands)
+app.command()(verdict)
 
 
 @app.command()

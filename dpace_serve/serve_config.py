@@ -46,6 +46,33 @@ class CaptureConfig(Config):
     """Most tokens of a kept request, prompt and answer together."""
 
 
+class VerdictConfig(Config):
+    """What a challenger must show. Fixed at the start, before the data comes in."""
+
+    minimum_lift: Annotated[float, Field(ge=0)] = 0.02
+    """Gain in tokens/s that the interval must lie above to promote a challenger."""
+    maximum_loss: Annotated[float, Field(ge=0)] = 0.02
+    """Loss of tokens/s that the interval must lie beyond to roll it back."""
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Coverage of the intervals, however often one looks."""
+    planned_requests: Annotated[int, Field(ge=50)] = 1000
+    """Requests of each drafter at which the intervals are tightest."""
+    minimum_requests: Annotated[int, Field(ge=50)] = 100
+    """Requests of each drafter below which there is no answer."""
+    workload_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Fixed weight of each workload that counts; none pools all requests. With weights a shift of
+    the traffic towards an easy workload cannot look like a better drafter."""
+
+    @model_validator(mode="after")
+    def _plans_what_it_needs(self) -> "VerdictConfig":
+        if self.planned_requests < self.minimum_requests:
+            raise ValueError(
+                f"planned_requests must be at least minimum_requests = {self.minimum_requests}, "
+                f"got {self.planned_requests}"
+            )
+        return self
+
+
 class ServeConfig(Config):
     """Everything `dpace serve` decides; what it does not name is the engine's own default."""
 
@@ -78,6 +105,8 @@ class ServeConfig(Config):
 
     capture: CaptureConfig | None = None
     """Which finished requests are kept as training data; none keeps none."""
+    verdict: VerdictConfig = VerdictConfig()
+    """What a challenger must show to be promoted."""
     shutdown_timeout_seconds: Annotated[int, Field(ge=0)] = 30
     """How long SIGTERM lets running answers finish before they are cancelled."""
     challengers: tuple[Path, ...] = ()
@@ -123,6 +152,16 @@ class ServeConfig(Config):
         if unknown:
             raise ValueError(
                 f"capture.workloads must be among workloads and {OTHER_WORKLOAD}, "
+                f"{', '.join(unknown)} is not"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _weighs_known_workloads(self) -> "ServeConfig":
+        unknown = sorted(set(self.verdict.workload_weights) - {*self.workloads, OTHER_WORKLOAD})
+        if unknown:
+            raise ValueError(
+                f"verdict.workload_weights must be among workloads and {OTHER_WORKLOAD}, "
                 f"{', '.join(unknown)} is not"
             )
         return self

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from dpace_serve.acceptance.confidence_sequence import Interval
 from dpace_serve.acceptance.verdict_rule import VerdictRule
@@ -11,6 +11,7 @@ Design = Literal["paired", "split"]
 """paired: the challenger shadowed requests that the champion served; split: each served its own."""
 
 Decision = Literal["promote", "hold", "rollback"]
+DECISIONS: tuple[Decision, ...] = get_args(Decision)
 
 Cause = Literal[
     "lift",
@@ -72,7 +73,7 @@ class TauComparison:
         return {
             "champion": _tau_dict(self.champion),
             "challenger": _tau_dict(self.challenger),
-            **_lift_dict(self.log_lift),
+            **lift_dict(self.log_lift),
         }
 
 
@@ -136,6 +137,13 @@ class Verdict:
     positions: tuple[PositionComparison, ...] = ()
     more_requests: int | None = None
 
+    @property
+    def best_lift(self) -> Interval | None:
+        """Logarithm of the gain in tokens per second, else in tau; none without numbers."""
+        if self.effect is not None or self.tau is None:
+            return self.effect
+        return self.tau.log_lift
+
     def to_dict(self) -> dict[str, Any]:
         """The verdict for JSON; logarithms become lifts, as shares."""
         champion, challenger = self.requests
@@ -145,7 +153,7 @@ class Verdict:
             "cause": self.cause,
             "reason": self.reason,
             "requests": {"champion": champion, "challenger": challenger},
-            "effect": self.effect and {"of": "tokens_per_second", **_lift_dict(self.effect)},
+            "effect": self.effect and {"of": "tokens_per_second", **lift_dict(self.effect)},
             "tau": self.tau and self.tau.to_dict(),
             "step_time": self.step_time and self.step_time.to_dict(),
             "positions": [position.to_dict() for position in self.positions],
@@ -159,7 +167,8 @@ def lift_of(log_ratio: float) -> float:
     return math.expm1(min(log_ratio, _LARGEST_LOG))
 
 
-def _lift_dict(log_ratio: Interval) -> dict[str, float]:
+def lift_dict(log_ratio: Interval) -> dict[str, float]:
+    """A logarithm with its bounds as lifts, for JSON."""
     return {
         "lift": lift_of(log_ratio.estimate),
         "low": lift_of(log_ratio.low),

@@ -26,12 +26,14 @@ class Assignment:
         shadows: Who drafts along for comparison.
         cache_salt: What keeps it from cached keys and values of other drafters; None where only
             the first drafter of the server is concerned.
+        is_drawn: Whether chance decided who serves it; not where its client chose.
     """
 
     key: int
     serving: Binding
     shadows: tuple[Binding, ...]
     cache_salt: str | None
+    is_drawn: bool
 
     @property
     def bindings(self) -> tuple[Binding, ...]:

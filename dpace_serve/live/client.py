@@ -43,6 +43,10 @@ class DrafterClient:
         """The server's drafters, as `GET /dpace/drafters` has them."""
         return self._ask("GET", "/dpace/drafters")
 
+    def verdict(self) -> dict[str, Any]:
+        """What the server says of its challengers, as `GET /dpace/verdict` has it."""
+        return self._ask("GET", "/dpace/verdict")
+
     def swap(self, folder: str, *, name: str | None, revision: str | None) -> dict[str, Any]:
         """Let a drafter of the server's own disk serve."""
         body = _drafter(folder, name, revision)

@@ -15,6 +15,7 @@ from dpace_serve.live.assignment import Assignment, Binding, cache_salt
 from dpace_serve.live.hosted import (
     Candidate,
     HostedDrafter,
+    Rivals,
     Role,
     require_different_names,
     shape_of,
@@ -34,6 +35,7 @@ class Fleet:
 
     Attributes:
         can_load: Whether drafters may be loaded at all while the server runs.
+        num_assigned: Requests assigned so far, which is the key of the latest.
     """
 
     def __init__(
@@ -63,7 +65,8 @@ class Fleet:
         )
         self._traffic = traffic
         self.can_load = num_spare_slots > 0
-        self._generations, self._keys, self._retirements = count(), count(1), count(1)
+        self._generations, self._retirements = count(), count(1)
+        self.num_assigned = 0
         self._running: dict[int, Assignment] = {}
         for slot, candidate in zip(self._slots, given, strict=False):
             self._occupy(slot, candidate)
@@ -79,6 +82,21 @@ class Fleet:
     def challengers(self) -> tuple[HostedDrafter, ...]:
         """Who is compared with the champion, in the order of their slots."""
         return tuple(slot.occupant for slot in self._with_role(Role.CHALLENGER))
+
+    def rivals(self) -> tuple[Rivals, ...]:
+        """The champion beside each challenger, in the order of the challengers' slots."""
+        champion, challengers = self._champion, self._with_role(Role.CHALLENGER)
+        share = self._traffic.challengers_share(1)
+        rest = 1 - self._traffic.challengers_share(len(challengers))
+        return tuple(
+            Rivals(
+                champion=champion.occupant,
+                challenger=slot.occupant,
+                have_same_shape=slot.shape == champion.shape,
+                shares=(rest, share) if share else None,
+            )
+            for slot in challengers
+        )
 
     def drafter_in(self, number: int) -> HostedDrafter:
         """The drafter that is loaded in a slot."""
@@ -114,11 +132,13 @@ class Fleet:
         """
         serving = self._drawn(request_id) if wanted is None else self._wanted(wanted)
         shadowing = self._shadowing(request_id, serving) if may_shadow else []
+        self.num_assigned += 1
         assignment = Assignment(
-            key=next(self._keys),
+            key=self.num_assigned,
             serving=Binding(serving.number, serving.occupant, _SERVING_ARMS[serving.role]),
             shadows=tuple(Binding(slot.number, slot.occupant, "shadow") for slot in shadowing),
             cache_salt=cache_salt(slot.occupant for slot in (serving, *shadowing)),
+            is_drawn=wanted is None,
         )
         self._running[assignment.key] = assignment
         serving.num_served += 1

@@ -45,6 +45,28 @@ class HostedDrafter:
     block_size: int
     generation: int
 
+    def identity(self) -> dict[str, str]:
+        """Name and revision, for JSON."""
+        return {"name": self.name, "revision": self.revision}
+
+
+@dataclass(frozen=True, slots=True)
+class Rivals:
+    """The champion and a challenger, as they get requests now.
+
+    Attributes:
+        champion: Who serves.
+        challenger: Who is compared with it.
+        have_same_shape: Whether their steps compute the same, with other weights.
+        shares: Configured shares of the requests that each of them serves; none where the
+            challenger serves none.
+    """
+
+    champion: HostedDrafter
+    challenger: HostedDrafter
+    have_same_shape: bool
+    shares: tuple[float, float] | None
+
 
 def require_different_names(candidates: Sequence[Candidate]) -> None:
     """Check the drafters given at start, whose names become labels.

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 from dpace_serve.errors import SwapError
 from dpace_serve.live.admission import Admission, DrafterRequest
 from dpace_serve.live.fleet import Fleet
-from dpace_serve.live.hosted import Candidate, HostedDrafter, Role
+from dpace_serve.live.hosted import Candidate, Role
 
 logger = logging.getLogger(__name__)
 
@@ -148,10 +148,10 @@ class Operations:
         self._on_result(operation, "ok")
         return {
             "operation": operation,
-            "drafter": _identity(drafter),
+            "drafter": drafter.identity(),
             "slot": outcome.slot,
             "seconds": {"load": outcome.load_seconds, "total": total_seconds},
-            "former_champion": None if former == champion else _identity(former),
+            "former_champion": None if former == champion else former.identity(),
         }
 
     async def _change(self, transition: Callable[[str | None], int], name: str | None) -> _Outcome:
@@ -212,7 +212,3 @@ def _notice(task: "asyncio.Task[dict[str, Any]]") -> None:
     # Where the client has left nobody asks for the error, and asyncio would log it once more.
     if not task.cancelled():
         task.exception()
-
-
-def _identity(drafter: HostedDrafter) -> dict[str, str]:
-    return {"name": drafter.name, "revision": drafter.revision}

@@ -13,11 +13,11 @@ DRAFTER_LABELS = ("drafter", "revision", "arm", "workload")
 UnsettledKind = Literal["drafted", "accepted"]
 UNSETTLED_KINDS: tuple[UnsettledKind, ...] = get_args(UnsettledKind)
 
-ExportStage = Literal["record", "observe", "shadow", "log", "capture"]
+ExportStage = Literal["record", "observe", "shadow", "verdict", "log", "capture"]
 EXPORT_STAGES: tuple[ExportStage, ...] = get_args(ExportStage)
 """Where a record can be lost: when it is built from the engine's output, when it is counted, when a
-challenger's drafts are compared, when it is written to the acceptance log, or when its tokens are
-captured as training data."""
+challenger's drafts are compared, when it is counted for a verdict, when it is written to the
+acceptance log, or when its tokens are captured as training data."""
 
 ShadowOutcome = Literal["settled", "answer_ended", "excluded", "lost"]
 SHADOW_OUTCOMES: tuple[ShadowOutcome, ...] = get_args(ShadowOutcome)
@@ -175,16 +175,31 @@ DRAFTER_SWAPS = MetricSpec(
     "running requests; failed: the engine could not load it. Only ok changes who serves.",
     ("operation", "result"),
 )
+VERDICT_LIFT = MetricSpec(
+    "dpace_verdict_lift",
+    "gauge",
+    "Lift of the challenger over the champion as a share (0.05 is 5 % more), in tokens per second, "
+    "or in tau where step times are not known, with the bounds of its confidence sequence. No "
+    "series while there is too little data or the split is not as configured.",
+    ("challenger", "revision", "bound"),
+)
+VERDICT_DECISION = MetricSpec(
+    "dpace_verdict_decision",
+    "gauge",
+    "1 for what the verdict on a challenger says now, 0 for the other decisions.",
+    ("challenger", "revision", "decision"),
+)
 EXPORT_ERRORS = MetricSpec(
     "dpace_export_errors_total",
     "counter",
     "Records of requests lost in this package's own code. stage=record: not built from the "
     "engine's output; observe: built, but refused by the exporter; shadow: drafts of a challenger "
-    "that could not be compared; log: counted, but not written to the acceptance log.",
+    "that could not be compared; verdict: counted, but not for the verdict; log: counted, but not "
+    "written to the acceptance log; capture: not kept as training data.",
     ("stage",),
 )
 
-METRICS = (
+EVENT_METRICS = (
     DRAFTED_TOKENS,
     ACCEPTED_TOKENS,
     VERIFICATION_STEPS,
@@ -205,4 +220,10 @@ METRICS = (
     DRAFTER_SWAPS,
     EXPORT_ERRORS,
 )
+"""What is counted or set as it happens."""
+
+VERDICT_METRICS = (VERDICT_LIFT, VERDICT_DECISION)
+"""What is worked out when it is scraped."""
+
+METRICS = (*EVENT_METRICS, *VERDICT_METRICS)
 """All metrics, in the order of the documentation."""

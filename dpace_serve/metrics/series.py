@@ -15,7 +15,7 @@ CollectorT = TypeVar("CollectorT", Counter, Histogram)
 
 
 class MetricCollectors:
-    """One collector for each metric of `names`, registered together.
+    """One collector for each of `names.EVENT_METRICS`, registered together.
 
     `_created` samples are filtered out of our own collectors, because prometheus_client's switch
     for them is for the whole process and would change the engine's metrics too.
@@ -34,7 +34,7 @@ class MetricCollectors:
         self.counters: dict[MetricSpec, Counter] = {}
         self.gauges: dict[MetricSpec, Gauge] = {}
         self.histograms: dict[MetricSpec, Histogram] = {}
-        for spec in names.METRICS:
+        for spec in names.EVENT_METRICS:
             if spec.type == "counter":
                 self.counters[spec] = _Counter(spec.name, spec.help, spec.labels, registry=registry)
             elif spec.type == "gauge":

@@ -15,7 +15,11 @@ DRAFTER_TAG = "dpace_drafter"
 
 
 class Arrivals:
-    """Reads what requests say of themselves, which never becomes a label as it is."""
+    """Reads what requests say of themselves, which never becomes a label as it is.
+
+    Attributes:
+        fleet: Who drafts for whom.
+    """
 
     def __init__(self, fleet: Fleet, *, workloads: tuple[str, ...], allows_choice: bool) -> None:
         """Start without a request.
@@ -25,7 +29,7 @@ class Arrivals:
             workloads: Workload labels that requests may carry.
             allows_choice: Whether a request may name the drafter that serves it.
         """
-        self._fleet = fleet
+        self.fleet = fleet
         self._workloads = frozenset(workloads)
         self._allows_choice = allows_choice
 
@@ -44,7 +48,7 @@ class Arrivals:
                 "drafter. Its operator can allow it with allow_drafter_choice."
             )
         is_known, workload = self._workload_of(sampling_params)
-        assignment = self._fleet.assign(
+        assignment = self.fleet.assign(
             request_id,
             wanted=None if wanted is None else str(wanted),
             may_shadow=can_be_shadowed(prompt, sampling_params),

@@ -102,7 +102,7 @@ class AcceptanceEndpoint:
 
         Args:
             engine_client: The engine; none in vLLM's render server, which generates nothing.
-            state: The application's state; `dpace` and `dpace_operations` are ours.
+            state: The application's state; those named `dpace...` are ours.
             args: The server's arguments; `dpace_config` and `dpace_watch` are there under
                 `dpace serve`.
 
@@ -125,3 +125,4 @@ class AcceptanceEndpoint:
         recorded = recording.start_recording(engine_client, config, (VLLMServerError,))
         state.dpace = None if recorded is None else recorded.recorder
         state.dpace_operations = None if recorded is None else recorded.operations
+        state.dpace_comparisons = None if recorded is None else recorded.comparisons

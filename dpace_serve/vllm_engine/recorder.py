@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpace_serve.acceptance.exclusion import ExclusionReason
 from dpace_serve.acceptance.request import RequestAcceptance
-from dpace_serve.live.fleet import Fleet
+from dpace_serve.live.comparisons import Comparisons
 from dpace_serve.metrics.exporter import AcceptanceMetrics
 from dpace_serve.metrics.names import ExportStage
 from dpace_serve.vllm_engine.answer_record import (
@@ -44,8 +44,8 @@ class AcceptanceRecorder:
     def __init__(
         self,
         arrivals: Arrivals,
-        fleet: Fleet,
         metrics: AcceptanceMetrics,
+        comparisons: Comparisons,
         *,
         method: str,
         take: Take,
@@ -56,16 +56,17 @@ class AcceptanceRecorder:
 
         Args:
             arrivals: Binds requests to their drafters.
-            fleet: Who drafts for whom.
             metrics: Where records are counted.
+            comparisons: What judges challengers by the records.
             method: The engine's name of the speculation method.
             take: Fetches what shadows drafted.
             keep: Further places that every record goes to.
             capture: Where finished requests are kept as training data.
         """
         self._arrivals = arrivals
-        self._fleet = fleet
+        self._fleet = arrivals.fleet
         self._metrics = metrics
+        self._comparisons = comparisons
         self._collector = ShadowCollector(take, self._settle)
         self._keep = keep
         self._capture = capture
@@ -155,18 +156,23 @@ class AcceptanceRecorder:
             record = served_record(request, output, sampling_params, emitted_by_last_step)
         except Exception as error:  # noqa: BLE001  (no answer may fail over its statistics)
             self._lose("record", error)
-            self._end_shadows(EndedRequest(request, ABORTED, "no_record"))
+            serving = request.assignment.serving
+            self._end_shadows(
+                EndedRequest(request, excluded_record(request, serving, "no_record", ABORTED))
+            )
             return
         is_recorded = self._record(record)
+        self._judge_served(request, record)
         if is_recorded and record.excluded is None and request.has_unknown_workload:
             self._metrics.unknown_workload()
         if self._capture is not None:
             self._capture.keep(request, record.finish_reason, sampling_params)
-        self._end_shadows(EndedRequest(request, record.finish_reason, record.excluded))
+        self._end_shadows(EndedRequest(request, record))
 
     def _end(self, request: BoundRequest, reason: ExclusionReason, finish_reason: str) -> None:
-        self._record(excluded_record(request, request.assignment.serving, reason, finish_reason))
-        self._end_shadows(EndedRequest(request, finish_reason, reason))
+        record = excluded_record(request, request.assignment.serving, reason, finish_reason)
+        self._record(record)
+        self._end_shadows(EndedRequest(request, record))
 
     def _end_shadows(self, ended: EndedRequest) -> None:
         if ended.request.assignment.shadows:
@@ -176,14 +182,15 @@ class AcceptanceRecorder:
 
     def _settle(self, ended: EndedRequest, drafts: TakenDrafts) -> None:
         """Record the shadows of an ended request."""
-        request = ended.request
+        request, served = ended.request, ended.served
         self._fleet.release(request.assignment)
         for shadow in request.assignment.shadows:
             try:
-                if ended.excluded is not None:
-                    record = excluded_record(request, shadow, ended.excluded, ended.finish_reason)
+                if served.excluded is not None:
+                    record = excluded_record(request, shadow, served.excluded, served.finish_reason)
                 else:
-                    record = shadow_record(request, shadow, drafts, ended.finish_reason)
+                    record = shadow_record(request, shadow, drafts, served.finish_reason)
+                self._comparisons.add_shadow(request.assignment, served, record)
             except Exception as error:  # noqa: BLE001  (the next request must still be settled)
                 self._lose("shadow", error)
                 continue
@@ -203,6 +210,12 @@ class AcceptanceRecorder:
         for keep in self._keep:
             keep(record)
         return True
+
+    def _judge_served(self, request: BoundRequest, record: RequestAcceptance) -> None:
+        try:
+            self._comparisons.add_served(request.assignment, record)
+        except Exception as error:  # noqa: BLE001  (no answer may fail over its statistics)
+            self._lose("verdict", error)
 
     def _join(self, output: "RequestOutput") -> None:
         try:

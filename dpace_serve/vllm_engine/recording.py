@@ -1,5 +1,6 @@
 """Puts together what follows the drafters of a running engine: who drafts, and what it gains."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,18 +9,23 @@ from typing import TYPE_CHECKING
 from prometheus_client import REGISTRY
 
 from dpace_serve.acceptance.arm import Arm
+from dpace_serve.acceptance.verdict import StepTime
+from dpace_serve.acceptance.verdict_rule import VerdictRule
 from dpace_serve.drafter import checkpoint
 from dpace_serve.drafter.target import find_target_folder
 from dpace_serve.errors import CheckpointError
 from dpace_serve.live.acceptance_log import AcceptanceLog
 from dpace_serve.live.admission import Admission, describe
 from dpace_serve.live.capture import CaptureWriter
+from dpace_serve.live.comparison import Terms
+from dpace_serve.live.comparisons import Comparisons
 from dpace_serve.live.fleet import Fleet
-from dpace_serve.live.hosted import Candidate, HostedDrafter, Role
+from dpace_serve.live.hosted import Candidate, HostedDrafter, Rivals, Role
 from dpace_serve.live.operations import OperationName, OperationResult, Operations
 from dpace_serve.live.traffic import Traffic
 from dpace_serve.metrics.drafters import LoadedDrafter
 from dpace_serve.metrics.exporter import AcceptanceMetrics
+from dpace_serve.metrics.verdicts import VerdictMetrics
 from dpace_serve.serve_config import ServeConfig
 from dpace_serve.vllm_engine.arrivals import Arrivals
 from dpace_serve.vllm_engine.engine_drafters import EngineDrafters
@@ -42,10 +48,12 @@ class Recording:
     Attributes:
         recorder: Records of the requests.
         operations: Changes of the drafters.
+        comparisons: Verdicts on the challengers.
     """
 
     recorder: AcceptanceRecorder
     operations: Operations
+    comparisons: Comparisons
 
 
 def start_recording(
@@ -82,12 +90,14 @@ def start_recording(
     )
     show_drafters = _drafters_shown(fleet, metrics, config)
     show_drafters()
+    comparisons = _comparisons(fleet, config, num_draft_tokens)
+    VerdictMetrics(REGISTRY, comparisons.verdicts)
     engine = EngineDrafters(engine_client)
     log, capture = _log(config, metrics), _capture(config, metrics, vllm_config)
     recorder = AcceptanceRecorder(
         Arrivals(fleet, workloads=config.workloads, allows_choice=config.allow_drafter_choice),
-        fleet,
         metrics,
+        comparisons,
         method=METHOD,
         take=engine.take,
         keep=() if log is None else (log.write,),
@@ -97,6 +107,7 @@ def start_recording(
     def on_result(operation: OperationName, result: OperationResult) -> None:
         metrics.count_operation(operation, result)
         show_drafters()
+        comparisons.refresh()
 
     operations = Operations(
         fleet,
@@ -115,7 +126,7 @@ def start_recording(
             capture.writer.close(CLOSE_SECONDS)
 
     _before_shutdown(engine_client, close)
-    return Recording(recorder, operations)
+    return Recording(recorder, operations, comparisons)
 
 
 def _fleet(vllm_config: "VllmConfig", config: ServeConfig) -> Fleet:
@@ -166,6 +177,30 @@ def _drafters_shown(
         metrics.set_split_share(challengers=fleet.served_shares()[Role.CHALLENGER])
 
     return show
+
+
+def _comparisons(fleet: Fleet, config: ServeConfig, num_draft_tokens: int) -> Comparisons:
+    verdict = config.verdict
+    rule = VerdictRule(
+        minimum_lift=verdict.minimum_lift,
+        maximum_loss=verdict.maximum_loss,
+        confidence=verdict.confidence,
+        planned_requests=verdict.planned_requests,
+        minimum_requests=verdict.minimum_requests,
+    )
+    terms = Terms(
+        rule,
+        weights=verdict.workload_weights or None,
+        num_draft_tokens=num_draft_tokens,
+        step_time=_step_time,
+        clock=time.time,
+    )
+    return Comparisons(fleet, terms)
+
+
+def _step_time(rivals: Rivals) -> StepTime | None:
+    # All drafters of a server draft the same number of tokens in the same steps.
+    return StepTime(1.0, "same_shape") if rivals.have_same_shape else None
 
 
 def _log(config: ServeConfig, metrics: AcceptanceMetrics) -> AcceptanceLog | None:

@@ -1,12 +1,14 @@
 """The routes below /dpace that read: the acceptance so far, and the drafters of this server."""
 
 import os
+import time
 from argparse import Namespace
 from collections.abc import Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
 
+from dpace_serve.live.comparisons import Comparisons
 from dpace_serve.live.operations import Operations
 from dpace_serve.vllm_engine import admin_routes
 from dpace_serve.vllm_engine.key_guard import PREFIX, KeyGuard, require_separate
@@ -30,6 +32,15 @@ async def drafters(request: Request) -> dict[str, Any]:
     """The drafters that are loaded, their roles and requests; none where nothing is drafted."""
     operations: Operations | None = getattr(request.app.state, "dpace_operations", None)
     return {"drafters": []} if operations is None else operations.drafters()
+
+
+@router.get("/verdict")
+async def verdict(request: Request) -> dict[str, Any]:
+    """Whether each challenger should replace the champion, with interval, reason and history."""
+    comparisons: Comparisons | None = getattr(request.app.state, "dpace_comparisons", None)
+    if comparisons is None:
+        return {"champion": None, "time": time.time(), "comparisons": []}
+    return comparisons.to_dict()
 
 
 def attach(app: FastAPI, keys: Iterable[str], admin_key: str | None = None) -> None:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from dpace_serve.acceptance.exclusion import ExclusionReason
+from dpace_serve.acceptance.request import RequestAcceptance
 from dpace_serve.vllm_engine.bound_request import BoundRequest
 from dpace_serve.vllm_engine.draft_log import TakenDrafts
 
@@ -27,13 +27,11 @@ class EndedRequest:
 
     Attributes:
         request: The request.
-        finish_reason: Why its answer ended.
-        excluded: Why the drafter that served it is not counted; then its shadows are not either.
+        served: Record of the drafter that served it; where it is excluded, so are the shadows.
     """
 
     request: BoundRequest
-    finish_reason: str
-    excluded: ExclusionReason | None
+    served: RequestAcceptance
 
 
 class ShadowCollector:

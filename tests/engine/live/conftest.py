@@ -227,6 +227,8 @@ def _open_live_server(open_server, tmp_path_factory, options) -> Iterator[LiveSe
         "--set", f"acceptance_log.path={log}",
         "--set", f"capture.folder={capture}",
         "--set", "capture.workloads=[json]",
+        "--set", "verdict.minimum_requests=50",
+        "--set", "verdict.planned_requests=60",
         *options,
     ]  # fmt: skip
     with (

@@ -11,7 +11,7 @@ from dpace_serve.acceptance.request import RequestAcceptance
 from dpace_serve.acceptance.shadow import ShadowSteps
 from dpace_serve.metrics.drafters import LoadedDrafter
 from dpace_serve.metrics.exporter import AcceptanceMetrics
-from dpace_serve.metrics.names import METRICS
+from dpace_serve.metrics.names import EVENT_METRICS
 
 WORKLOADS = ("json", "code")
 DRAFTER = {"drafter": "dpace", "revision": "0123456789ab"}
@@ -87,15 +87,15 @@ def test_every_series_exists_from_the_start_with_0(registry, metrics):
     assert all(value == 0 for key, value in samples.items() if key not in states)
     # Per workload (2 and other): 2 x 3 positions, 2 kinds, 8 plain counters, and the histogram's
     # buckets 1..4, +Inf, sum and count; then 3 arms x 6 reasons, 4 operations x 4 results,
-    # 5 stages, the unknown workloads, 1 info and the shares of 2 arms.
-    assert len(samples) == 3 * (6 + 2 + 8 + 7) + 18 + 16 + 5 + 1 + 1 + 2
+    # 6 stages, the unknown workloads, 1 info and the shares of 2 arms.
+    assert len(samples) == 3 * (6 + 2 + 8 + 7) + 18 + 16 + 6 + 1 + 1 + 2
 
 
 def test_every_metric_of_the_list_is_exported_with_its_type_help_and_labels(registry):
     started(registry, "champion", "shadow", num_draft_tokens=3)
     exported = {metric.name: metric for metric in registry.collect()}
-    assert len(exported) == len(METRICS)
-    for spec in METRICS:
+    assert len(exported) == len(EVENT_METRICS)
+    for spec in EVENT_METRICS:
         metric = exported[spec.name.removesuffix("_total")]
         assert metric.type == spec.type
         assert metric.documentation == spec.help

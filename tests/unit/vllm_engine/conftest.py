@@ -5,8 +5,12 @@ import asyncio
 import pytest
 from prometheus_client import CollectorRegistry
 
+from dpace_serve.acceptance.verdict import StepTime
+from dpace_serve.acceptance.verdict_rule import VerdictRule
 from dpace_serve.demo import bundle
 from dpace_serve.drafter import checkpoint
+from dpace_serve.live.comparison import Terms
+from dpace_serve.live.comparisons import Comparisons
 from dpace_serve.live.fleet import Fleet
 from dpace_serve.live.hosted import Candidate
 from dpace_serve.live.traffic import Traffic
@@ -34,13 +38,21 @@ class Bench:
         self.fleet = Fleet(
             candidate("dpace"), challengers, num_spare_slots=0, traffic=Traffic(mode, 0.4, 1.0)
         )
+        terms = Terms(
+            VerdictRule(0.02, 0.02, 0.95, 100, 50),
+            weights=None,
+            num_draft_tokens=7,
+            step_time=lambda _: StepTime(1.0, "same_shape"),
+            clock=lambda: 0.0,
+        )
+        self.comparisons = Comparisons(self.fleet, terms)
         self.drafts = {}
         self.kept = []
         arrivals = Arrivals(self.fleet, workloads=("json",), allows_choice=allows_choice)
         self.recorder = AcceptanceRecorder(
             arrivals,
-            self.fleet,
             self.metrics,
+            self.comparisons,
             method="dflash",
             take=self.take,
             keep=(self.kept.append,),

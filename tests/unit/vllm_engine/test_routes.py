@@ -97,3 +97,16 @@ def test_keys_come_from_the_argument_before_the_environment(monkeypatch):
     assert routes.api_keys(SimpleNamespace(api_key=None)) == ["from-environment"]
     monkeypatch.delenv("VLLM_API_KEY")
     assert routes.api_keys(SimpleNamespace(api_key=None)) == []
+
+
+async def test_the_verdict_is_what_the_comparisons_say_and_wants_a_key():
+    application = app(keys=["one"])
+    application.state.dpace_comparisons = SimpleNamespace(to_dict=lambda: {"comparisons": ["b"]})
+    assert (await get(application, "/dpace/verdict")).status_code == 401
+    response = await get(application, "/dpace/verdict", authorization="Bearer one")
+    assert response.json() == {"comparisons": ["b"]}
+
+
+async def test_without_a_drafter_there_is_no_verdict():
+    answer = (await get(app(), "/dpace/verdict")).json()
+    assert (answer["champion"], answer["comparisons"]) == (None, [])

@@ -15,7 +15,7 @@ def quick(monkeypatch):
 
 
 def ended(key):
-    return EndedRequest(SimpleNamespace(assignment=SimpleNamespace(key=key)), "stop", None)
+    return EndedRequest(SimpleNamespace(assignment=SimpleNamespace(key=key)), SimpleNamespace())
 
 
 class Worker:

@@ -215,3 +215,45 @@ async def test_the_salt_of_the_cache_names_the_drafters_and_keeps_the_clients_ow
     assert both.prompt["cache_salt"] == "dpace:0+1"
     own = await ask(bench, output(ANSWER, "length"), prompt=token_prompt(cache_salt="mine"))
     assert own.prompt["cache_salt"] == "dpace:0+1|mine"
+
+
+def counted(bench):
+    return [row["requests"] for row in bench.comparisons.to_dict()["comparisons"]]
+
+
+async def test_a_pair_is_counted_for_the_verdict_on_its_challenger(make_bench):
+    bench = make_bench(num_challengers=2)
+    bench.drafts[1] = {1: ANSWER_DRAFTS, 2: [(3, [0] * 7), (6, [0] * 7)]}
+    await ask(bench, output(ANSWER, "length"))
+    assert counted(bench) == [{"champion": 1, "challenger": 1}] * 2
+    bench.drafts[2] = {1: ANSWER_DRAFTS}  # those of the other challenger are lost
+    await ask(bench, output(ANSWER, "length"))
+    assert counted(bench) == [{"champion": 2, "challenger": 2}, {"champion": 1, "challenger": 1}]
+
+
+async def test_an_excluded_answer_is_no_pair(make_bench):
+    bench = make_bench(num_challengers=1)
+    bench.drafts[1] = {1: ANSWER_DRAFTS}
+    await ask(bench, output(ANSWER, "abort"))
+    assert counted(bench) == [{"champion": 0, "challenger": 0}]
+
+
+async def test_in_split_mode_a_request_that_chose_its_drafter_is_not_compared(make_bench):
+    bench = make_bench(num_challengers=1, mode="split", allows_choice=True)
+    await ask(bench, output(ANSWER, "length"), sampling=params(dpace_drafter="other0"))
+    assert counted(bench) == [{"champion": 0, "challenger": 0}]
+    await ask(bench, output(ANSWER, "length"))
+    assert sum(counted(bench)[0].values()) == 1
+
+
+async def test_a_verdict_that_fails_is_counted_and_reaches_no_client(make_bench, monkeypatch):
+    bench = make_bench(num_challengers=1)
+    bench.drafts[1] = {1: ANSWER_DRAFTS}
+
+    def fail(*_):
+        raise ValueError("out of order")
+
+    monkeypatch.setattr(bench.comparisons, "add_served", fail)
+    await ask(bench, output(ANSWER, "length"))
+    assert bench.metrics.snapshot()["export_errors"]["verdict"] == 1
+    assert len(bench.kept) == 2
