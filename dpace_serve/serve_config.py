@@ -62,6 +62,9 @@ class VerdictConfig(Config):
     workload_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """Fixed weight of each workload that counts; none pools all requests. With weights a shift of
     the traffic towards an easy workload cannot look like a better drafter."""
+    step_times: dict[str, Path] = Field(default_factory=dict)
+    """Files of `dpace tune` by drafter: step times of drafters whose shapes differ. Where shapes
+    are equal, so are the times; where they differ and are not known, nothing is decided."""
 
     @model_validator(mode="after")
     def _plans_what_it_needs(self) -> "VerdictConfig":
@@ -96,6 +99,9 @@ class ServeConfig(Config):
     """Draft tokens per block; the drafter's block size - 1 when not given."""
     block_schedule: Path | None = None
     """File of `dpace tune`: draft tokens by batch size; none drafts full blocks always."""
+    step_times: Path | None = None
+    """File of `dpace tune` whose measured step times are used; the block schedule's own when not
+    given."""
     workloads: tuple[str, ...] = (
         "json", "csv", "sql", "dates", "units", "arithmetic", "letters", "code",
     )  # fmt: skip
@@ -134,6 +140,12 @@ class ServeConfig(Config):
     def _challengers_have_a_champion(self) -> "ServeConfig":
         if self.challengers and self.drafter is None:
             raise ValueError("challengers need a drafter to be compared with: set drafter too")
+        return self
+
+    @model_validator(mode="after")
+    def _times_steps_of_a_drafter(self) -> "ServeConfig":
+        if self.step_times is not None and self.drafter is None:
+            raise ValueError("step_times needs a drafter: name one, or leave step_times out")
         return self
 
     @model_validator(mode="after")

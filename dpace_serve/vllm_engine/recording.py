@@ -1,6 +1,5 @@
 """Puts together what follows the drafters of a running engine: who drafts, and what it gains."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,18 +8,15 @@ from typing import TYPE_CHECKING
 from prometheus_client import REGISTRY
 
 from dpace_serve.acceptance.arm import Arm
-from dpace_serve.acceptance.verdict import StepTime
-from dpace_serve.acceptance.verdict_rule import VerdictRule
 from dpace_serve.drafter import checkpoint
 from dpace_serve.drafter.target import find_target_folder
 from dpace_serve.errors import CheckpointError
 from dpace_serve.live.acceptance_log import AcceptanceLog
 from dpace_serve.live.admission import Admission, describe
 from dpace_serve.live.capture import CaptureWriter
-from dpace_serve.live.comparison import Terms
 from dpace_serve.live.comparisons import Comparisons
 from dpace_serve.live.fleet import Fleet
-from dpace_serve.live.hosted import Candidate, HostedDrafter, Rivals, Role
+from dpace_serve.live.hosted import Candidate, HostedDrafter, Role
 from dpace_serve.live.operations import OperationName, OperationResult, Operations
 from dpace_serve.live.traffic import Traffic
 from dpace_serve.metrics.drafters import LoadedDrafter
@@ -28,9 +24,17 @@ from dpace_serve.metrics.exporter import AcceptanceMetrics
 from dpace_serve.metrics.verdicts import VerdictMetrics
 from dpace_serve.serve_config import ServeConfig
 from dpace_serve.vllm_engine.arrivals import Arrivals
+from dpace_serve.vllm_engine.block_schedule import read_schedule
+from dpace_serve.vllm_engine.calibration import read_step_times
 from dpace_serve.vllm_engine.engine_drafters import EngineDrafters
+from dpace_serve.vllm_engine.observed_engine import extend_spans, observe_steps
 from dpace_serve.vllm_engine.recorder import AcceptanceRecorder
 from dpace_serve.vllm_engine.traffic_capture import TrafficCapture
+from dpace_serve.vllm_engine.verdict_terms import (
+    StepTimeRatio,
+    calibrated_times,
+    verdict_terms,
+)
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -70,7 +74,8 @@ def start_recording(
 
     Raises:
         CheckpointError: If a drafter is not complete.
-        ConfigError: If a log or a capture cannot be written where it should be.
+        ConfigError: If a log or a capture cannot be written where it should be, or step times
+            cannot be read.
     """
     if engine_client is None:
         return None
@@ -87,15 +92,19 @@ def start_recording(
         workloads=config.workloads,
         num_draft_tokens=num_draft_tokens,
         method=METHOD,
+        step_times=read_step_times(config),
     )
     show_drafters = _drafters_shown(fleet, metrics, config)
     show_drafters()
-    comparisons = _comparisons(fleet, config, num_draft_tokens)
+    comparisons = _comparisons(fleet, metrics, config, num_draft_tokens)
     VerdictMetrics(REGISTRY, comparisons.verdicts)
     engine = EngineDrafters(engine_client)
     log, capture = _log(config, metrics), _capture(config, metrics, vllm_config)
+    arrivals = Arrivals(
+        fleet, workloads=config.workloads, allows_choice=config.allow_drafter_choice
+    )
     recorder = AcceptanceRecorder(
-        Arrivals(fleet, workloads=config.workloads, allows_choice=config.allow_drafter_choice),
+        arrivals,
         metrics,
         comparisons,
         method=METHOD,
@@ -104,19 +113,16 @@ def start_recording(
         capture=capture,
     )
 
-    def on_result(operation: OperationName, result: OperationResult) -> None:
-        metrics.count_operation(operation, result)
+    def follow_fleet() -> None:
         show_drafters()
         comparisons.refresh()
 
-    operations = Operations(
-        fleet,
-        engine,
-        _admission(vllm_config, config, fleet),
-        drain_timeout_seconds=config.drain_timeout_seconds,
-        on_result=on_result,
+    operations = _operations(
+        fleet, engine, _admission(vllm_config, config, fleet), metrics, config, follow_fleet
     )
     engine_client.generate = recorder.recording(engine_client.generate, failures)
+    observe_steps(engine_client, metrics)
+    extend_spans(engine_client, arrivals, metrics)
 
     def close() -> None:
         recorder.close()
@@ -143,6 +149,27 @@ def _fleet(vllm_config: "VllmConfig", config: ServeConfig) -> Fleet:
         [describe(challenger) for challenger in config.challengers],
         num_spare_slots=config.spare_drafter_slots,
         traffic=Traffic(config.mode, config.share, config.shadow_share),
+    )
+
+
+def _operations(
+    fleet: Fleet,
+    engine: EngineDrafters,
+    admission: Admission,
+    metrics: AcceptanceMetrics,
+    config: ServeConfig,
+    follow_fleet: Callable[[], None],
+) -> Operations:
+    def on_result(operation: OperationName, result: OperationResult) -> None:
+        metrics.count_operation(operation, result)
+        follow_fleet()
+
+    return Operations(
+        fleet,
+        engine,
+        admission,
+        drain_timeout_seconds=config.drain_timeout_seconds,
+        on_result=on_result,
     )
 
 
@@ -179,28 +206,17 @@ def _drafters_shown(
     return show
 
 
-def _comparisons(fleet: Fleet, config: ServeConfig, num_draft_tokens: int) -> Comparisons:
-    verdict = config.verdict
-    rule = VerdictRule(
-        minimum_lift=verdict.minimum_lift,
-        maximum_loss=verdict.maximum_loss,
-        confidence=verdict.confidence,
-        planned_requests=verdict.planned_requests,
-        minimum_requests=verdict.minimum_requests,
+def _comparisons(
+    fleet: Fleet, metrics: AcceptanceMetrics, config: ServeConfig, num_draft_tokens: int
+) -> Comparisons:
+    schedule = None if config.block_schedule is None else read_schedule(config.block_schedule)
+    step_time = StepTimeRatio(
+        calibrated_times(config, fleet.champion.name),
+        (lambda _: num_draft_tokens) if schedule is None else schedule.length_at,
+        metrics.mean_batch_size,
     )
-    terms = Terms(
-        rule,
-        weights=verdict.workload_weights or None,
-        num_draft_tokens=num_draft_tokens,
-        step_time=_step_time,
-        clock=time.time,
-    )
+    terms = verdict_terms(config.verdict, step_time, num_draft_tokens=num_draft_tokens)
     return Comparisons(fleet, terms)
-
-
-def _step_time(rivals: Rivals) -> StepTime | None:
-    # All drafters of a server draft the same number of tokens in the same steps.
-    return StepTime(1.0, "same_shape") if rivals.have_same_shape else None
 
 
 def _log(config: ServeConfig, metrics: AcceptanceMetrics) -> AcceptanceLog | None:

@@ -1,0 +1,75 @@
+"""How long steps of two drafters take against each other, and where that is not known."""
+
+from pathlib import Path
+
+import pytest
+
+from dpace_serve.acceptance.step_times import StepTimes, TimedPoint
+from dpace_serve.acceptance.verdict import StepTime
+from dpace_serve.errors import ConfigError
+from dpace_serve.live.hosted import HostedDrafter, Rivals
+from dpace_serve.serve_config import ServeConfig
+from dpace_serve.vllm_engine.verdict_terms import StepTimeRatio, calibrated_times
+
+# By batch size: the time of a step without drafts and with 7 draft tokens, in ms.
+SMALL = {1: (10, 20), 4: (10, 30)}
+LARGE = {1: (10, 25), 4: (10, 45)}
+
+
+def times(by_batch):
+    return StepTimes.from_points(
+        TimedPoint(length, batch_size, ms / 1000)
+        for batch_size, row in by_batch.items()
+        for length, ms in zip((0, 7), row, strict=True)
+    )
+
+
+def rivals(*, have_same_shape=False):
+    champion, challenger = (
+        HostedDrafter(name, "r1", Path("/d"), 8, generation)
+        for generation, name in enumerate(("small", "large"))
+    )
+    return Rivals(champion, challenger, have_same_shape, None)
+
+
+def ratio(*, batch_size=1.0, num_draft_tokens=7, known=("small", "large")):
+    both = {"small": times(SMALL), "large": times(LARGE)}
+    return StepTimeRatio(
+        {name: both[name] for name in known}, lambda _: num_draft_tokens, lambda: batch_size
+    )
+
+
+def test_equal_shapes_take_equal_time_without_any_calibration():
+    assert ratio(known=())(rivals(have_same_shape=True)) == StepTime(1.0, "same_shape")
+
+
+@pytest.mark.parametrize(("batch_size", "expected"), [(1.0, 25 / 20), (4.2, 45 / 30), (0.2, 1.25)])
+def test_other_shapes_are_compared_at_the_mean_batch_size(batch_size, expected):
+    found = ratio(batch_size=batch_size)(rivals())
+    assert found.source == "calibration"
+    assert found.ratio == pytest.approx(expected)
+
+
+def test_where_nothing_is_drafted_both_take_the_time_of_the_target():
+    assert ratio(num_draft_tokens=0)(rivals()).ratio == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        {"known": ("small",)},
+        {"known": ("large",)},
+        {"batch_size": None},
+        {"batch_size": 9.0},
+        {"num_draft_tokens": 9},
+    ],
+)
+def test_what_was_not_measured_is_not_guessed(unknown):
+    assert ratio(**unknown)(rivals()) is None
+
+
+def test_a_file_without_usable_times_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "times.json"
+    config = ServeConfig(target="t", verdict={"step_times": {"large": path}})
+    with pytest.raises(ConfigError, match=f"{path}: cannot be read"):
+        calibrated_times(config, "small")
