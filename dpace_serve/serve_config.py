@@ -69,6 +69,9 @@ class ServeConfig(Config):
     """Draft tokens per block; the drafter's block size - 1 when not given."""
     block_schedule: Path | None = None
     """File of `dpace tune`: draft tokens by batch size; none drafts full blocks always."""
+    step_times: Path | None = None
+    """File of `dpace tune` whose measured step times are used; the block schedule's own when not
+    given."""
     workloads: tuple[str, ...] = (
         "json", "csv", "sql", "dates", "units", "arithmetic", "letters", "code",
     )  # fmt: skip
@@ -105,6 +108,12 @@ class ServeConfig(Config):
     def _challengers_have_a_champion(self) -> "ServeConfig":
         if self.challengers and self.drafter is None:
             raise ValueError("challengers need a drafter to be compared with: set drafter too")
+        return self
+
+    @model_validator(mode="after")
+    def _times_steps_of_a_drafter(self) -> "ServeConfig":
+        if self.step_times is not None and self.drafter is None:
+            raise ValueError("step_times needs a drafter: name one, or leave step_times out")
         return self
 
     @model_validator(mode="after")

@@ -1,10 +1,10 @@
 """The drafters that metrics are kept of: those that are loaded, and the latest that were."""
 
-import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from dpace_serve.acceptance.arm import ARMS, Arm
+from dpace_serve.acceptance.counts import AcceptanceCounts
 from dpace_serve.acceptance.request import RequestAcceptance
 from dpace_serve.metrics import names
 from dpace_serve.metrics.names import ShadowOutcome
@@ -123,12 +123,32 @@ class KeptDrafters:
         Args:
             confidence: Coverage of the intervals of tau, in (0, 1).
         """
-        loaded = dict.fromkeys((row.name, row.revision) for row in self._loaded)
-        former = [key for key in reversed(self._drafters) if key not in loaded]
         zero = AcceptanceSums.zero(self._num_draft_tokens)
         return [
-            row for key in (*loaded, *former) for row in self._drafters[key].rows(zero, confidence)
+            row for key in self._in_order() for row in self._drafters[key].rows(zero, confidence)
         ]
+
+    def totals(self) -> dict[tuple[str, str, Arm], AcceptanceSums]:
+        """Sums of each drafter, revision and arm over its workloads; what is loaded comes first."""
+        zero = AcceptanceSums.zero(self._num_draft_tokens)
+        return {
+            (*key, arm): total
+            for key in self._in_order()
+            for arm, total in self._drafters[key].totals(zero).items()
+        }
+
+    def champion_counts(self) -> AcceptanceCounts:
+        """Counts of the drafter that serves now, from the requests it served as the champion."""
+        zero = AcceptanceSums.zero(self._num_draft_tokens)
+        for row in self._loaded:
+            if row.arm == "champion":
+                return self._drafters[row.name, row.revision].totals(zero)[row.arm].counts
+        return zero.counts
+
+    def _in_order(self) -> list[tuple[str, str]]:
+        """Those that are loaded, then the others, the last loaded first."""
+        loaded = dict.fromkeys((row.name, row.revision) for row in self._loaded)
+        return [*loaded, *(key for key in reversed(self._drafters) if key not in loaded)]
 
     def _series(self, name: str, revision: str, arm: Arm, workload: str) -> DrafterSeries:
         drafter = self._drafters.get((name, revision))
@@ -204,13 +224,20 @@ class _KeptDrafter:
         if self._shadows is not None:
             self._shadows.remove()
 
+    def totals(self, zero: AcceptanceSums) -> dict[Arm, AcceptanceSums]:
+        totals: dict[Arm, AcceptanceSums] = {}
+        for (arm, _), series in self.series.items():
+            totals[arm] = totals.get(arm, zero) + series.sums
+        return totals
+
     def rows(self, zero: AcceptanceSums, confidence: float) -> list[dict[str, Any]]:
         rows = []
-        for arm, group in itertools.groupby(self.series.items(), key=lambda item: item[0][0]):
+        for arm, total in self.totals(zero).items():
             head = {"drafter": self._key[0], "revision": self._key[1], "arm": arm}
-            total, parts = zero, []
-            for (_, workload), series in group:
-                total += series.sums
-                parts.append({**head, "workload": workload, **series.sums.to_dict(confidence)})
-            rows += [{**head, **total.to_dict(confidence)}, *parts]
+            rows.append({**head, **total.to_dict(confidence)})
+            rows += [
+                {**head, "workload": workload, **series.sums.to_dict(confidence)}
+                for (its_arm, workload), series in self.series.items()
+                if its_arm == arm
+            ]
         return rows

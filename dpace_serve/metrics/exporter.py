@@ -1,15 +1,20 @@
 """Counts requests that have ended: as series on /metrics, and the same sums as JSON."""
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from dpace_serve.acceptance.arm import ARMS, Arm
+from dpace_serve.acceptance.decode_step import DecodeStep
 from dpace_serve.acceptance.exclusion import EXCLUSION_REASONS
 from dpace_serve.acceptance.request import RequestAcceptance
+from dpace_serve.acceptance.step_times import StepTimes
 from dpace_serve.metrics import names
+from dpace_serve.metrics.decode_speed import DecodeSpeed
 from dpace_serve.metrics.drafters import KeptDrafters, LoadedDrafter
+from dpace_serve.metrics.history import SumsHistory
 from dpace_serve.metrics.names import DrafterOperation, ExportStage, OperationResult
 from dpace_serve.metrics.series import LabelledCount, MetricCollectors
 from dpace_serve.metrics.sums import AcceptanceSums
@@ -35,6 +40,8 @@ class AcceptanceMetrics:
         workloads: Sequence[str],
         num_draft_tokens: int,
         method: str,
+        step_times: StepTimes | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         """Create every series that belongs to no drafter.
 
@@ -43,6 +50,8 @@ class AcceptanceMetrics:
             workloads: Workload labels that requests may carry; `other` is always one more.
             num_draft_tokens: Draft positions that the engine uses.
             method: The engine's name of the speculation method.
+            step_times: Calibrated times of the engine's steps; none leaves the speed-up unknown.
+            now: The time, in seconds since 1970.
 
         Raises:
             ValueError: If `num_draft_tokens` is below 1, or the registry already has these metrics.
@@ -53,7 +62,11 @@ class AcceptanceMetrics:
                 "Export only while something is drafted."
             )
         self._num_draft_tokens = num_draft_tokens
-        collectors = MetricCollectors(registry, num_draft_tokens=num_draft_tokens)
+        collectors = MetricCollectors(
+            registry,
+            num_draft_tokens=num_draft_tokens,
+            is_calibrated=step_times is not None,
+        )
         counters = collectors.counters
         self._drafters = KeptDrafters(
             collectors,
@@ -70,6 +83,8 @@ class AcceptanceMetrics:
         self._unknown_workload_series = counters[names.WORKLOAD_UNKNOWN]
         self._split_share = collectors.gauges[names.SPLIT_SHARE]
         self.set_split_share(challengers=0)
+        self._speed = DecodeSpeed(counters, step_times, now)
+        self._history = SumsHistory(self._totals, now)
 
     def add_drafter(self, name: str, revision: str, block_size: int, arms: Iterable[Arm]) -> None:
         """Create the series of a drafter in these arms, at 0; those that exist stay as they are.
@@ -135,6 +150,12 @@ class AcceptanceMetrics:
         if record.arm == "shadow":
             is_open = record.unsettled_drafted > 0
             self._drafters.count_shadow(record, "answer_ended" if is_open else "settled")
+        self._history.note()
+
+    def observe_step(self, step: DecodeStep) -> None:
+        """Count a timed step of the engine."""
+        self._speed.observe(step)
+        self._history.note()
 
     def exclude(self, record: RequestAcceptance) -> None:
         """Count a record that the statistics leave out.
@@ -176,7 +197,8 @@ class AcceptanceMetrics:
         A row of `drafters` without the key `workload` is the total of its drafter and arm; drafters
         that are loaded come first. `excluded` counts records: a request in the shadow of which
         challengers drafted has one more for each. What is undefined, as tau before the first
-        request, is null. The unit of the intervals is the request.
+        request, is null. The unit of the intervals is the request. `speed` is that of the last
+        minute, null while no step was timed in it; its break-even line is the champion's.
         """
         return {
             "num_draft_tokens": self._num_draft_tokens,
@@ -185,4 +207,30 @@ class AcceptanceMetrics:
             "excluded": self._excluded.by_last_label(),
             "unknown_workload": self._unknown_workloads,
             "export_errors": self._export_errors.by_last_label(),
+            "speed": self._speed.to_dict(self._drafters.champion_counts()),
+        }
+
+    def history(self) -> dict[str, Any]:
+        """The same sums every few seconds, without workloads, for JSON."""
+        return self._history.to_dict()
+
+    def _totals(self) -> dict[str, Any]:
+        decode = self._speed.sums
+        calibrated = decode.calibrated
+        return {
+            "arms": [
+                {
+                    "drafter": drafter,
+                    "revision": revision,
+                    "arm": arm,
+                    "requests": total.moments.requests,
+                    "steps": total.moments.steps,
+                    "accepted": total.moments.accepted,
+                }
+                for (drafter, revision, arm), total in self._drafters.totals().items()
+            ],
+            "decode_seconds": decode.seconds,
+            "calibrated_decode_seconds": None if calibrated is None else calibrated.seconds,
+            "plain_decode_seconds": None if calibrated is None else calibrated.plain_seconds,
+            "decode_tokens": decode.tokens,
         }

@@ -13,11 +13,11 @@ DRAFTER_LABELS = ("drafter", "revision", "arm", "workload")
 UnsettledKind = Literal["drafted", "accepted"]
 UNSETTLED_KINDS: tuple[UnsettledKind, ...] = get_args(UnsettledKind)
 
-ExportStage = Literal["record", "observe", "shadow", "log", "capture"]
+ExportStage = Literal["record", "observe", "shadow", "log", "capture", "step", "trace"]
 EXPORT_STAGES: tuple[ExportStage, ...] = get_args(ExportStage)
 """Where a record can be lost: when it is built from the engine's output, when it is counted, when a
-challenger's drafts are compared, when it is written to the acceptance log, or when its tokens are
-captured as training data."""
+challenger's drafts are compared, when it is written to the acceptance log, when its tokens are
+captured as training data, or when it is put on the request's trace; and where a step's time can."""
 
 ShadowOutcome = Literal["settled", "answer_ended", "excluded", "lost"]
 SHADOW_OUTCOMES: tuple[ShadowOutcome, ...] = get_args(ShadowOutcome)
@@ -180,9 +180,63 @@ EXPORT_ERRORS = MetricSpec(
     "counter",
     "Records of requests lost in this package's own code. stage=record: not built from the "
     "engine's output; observe: built, but refused by the exporter; shadow: drafts of a challenger "
-    "that could not be compared; log: counted, but not written to the acceptance log.",
+    "that could not be compared; log: counted, but not written to the acceptance log; capture: not "
+    "kept as training data; trace: not on the request's trace. step: a step that was not timed.",
     ("stage",),
 )
+
+DECODE_STEPS = MetricSpec(
+    "dpace_decode_steps_total",
+    "counter",
+    "Engine steps that only decoded, directly after another step, so that their time is known. "
+    "Those of all drafters and engines; 0 where the engine keeps no statistics.",
+    (),
+)
+DECODE_SECONDS = MetricSpec(
+    "dpace_decode_seconds_total",
+    "counter",
+    "Wall time of those steps. Divided by dpace_decode_steps_total it is the mean step time.",
+    (),
+)
+DECODE_TOKENS = MetricSpec(
+    "dpace_decode_tokens_total",
+    "counter",
+    "Tokens that those steps put out, the ones behind a stop string among them.",
+    (),
+)
+DECODE_REQUESTS = MetricSpec(
+    "dpace_decode_requests_total",
+    "counter",
+    "Sum of their batch sizes: requests that got tokens. Divided by dpace_decode_steps_total it is "
+    "the mean batch size.",
+    (),
+)
+CALIBRATED_DECODE_SECONDS = MetricSpec(
+    "dpace_calibrated_decode_seconds_total",
+    "counter",
+    "Wall time of those of these steps whose batch size lies within the calibrated ones. The "
+    "denominator of the speed-up. Only with calibrated step times, as the next two.",
+    (),
+)
+PLAIN_DECODE_SECONDS = MetricSpec(
+    "dpace_plain_decode_seconds_total",
+    "counter",
+    "Estimated time of the tokens of those steps without speculation: tokens / batch size x the "
+    "calibrated time of a step without drafts. Divided by dpace_calibrated_decode_seconds_total it "
+    "is the speed-up.",
+    (),
+)
+CALIBRATED_STEP_SECONDS = MetricSpec(
+    "dpace_calibrated_step_seconds_total",
+    "counter",
+    "Sum over those steps of the calibrated time of a step with this many draft tokens at their "
+    "batch size; 0 is speculation off. At the served length it should agree with "
+    "dpace_calibrated_decode_seconds_total.",
+    ("num_draft_tokens",),
+)
+
+CALIBRATED_METRICS = (CALIBRATED_DECODE_SECONDS, PLAIN_DECODE_SECONDS, CALIBRATED_STEP_SECONDS)
+"""Metrics that exist only where step times were calibrated."""
 
 METRICS = (
     DRAFTED_TOKENS,
@@ -204,5 +258,10 @@ METRICS = (
     SPLIT_SHARE,
     DRAFTER_SWAPS,
     EXPORT_ERRORS,
+    DECODE_STEPS,
+    DECODE_SECONDS,
+    DECODE_TOKENS,
+    DECODE_REQUESTS,
+    *CALIBRATED_METRICS,
 )
 """All metrics, in the order of the documentation."""

@@ -15,18 +15,21 @@ CollectorT = TypeVar("CollectorT", Counter, Histogram)
 
 
 class MetricCollectors:
-    """One collector for each metric of `names`, registered together.
+    """One collector for each metric of `names` that can have a value, registered together.
 
     `_created` samples are filtered out of our own collectors, because prometheus_client's switch
     for them is for the whole process and would change the engine's metrics too.
     """
 
-    def __init__(self, registry: CollectorRegistry, *, num_draft_tokens: int) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, *, num_draft_tokens: int, is_calibrated: bool
+    ) -> None:
         """Register all metrics.
 
         Args:
             registry: Where they are registered.
             num_draft_tokens: Draft positions; buckets of tau run from 1 to one more.
+            is_calibrated: Whether step times were calibrated; a 0 would be read as no speed.
 
         Raises:
             ValueError: If the registry already has one of them.
@@ -34,7 +37,10 @@ class MetricCollectors:
         self.counters: dict[MetricSpec, Counter] = {}
         self.gauges: dict[MetricSpec, Gauge] = {}
         self.histograms: dict[MetricSpec, Histogram] = {}
+        left_out = () if is_calibrated else names.CALIBRATED_METRICS
         for spec in names.METRICS:
+            if spec in left_out:
+                continue
             if spec.type == "counter":
                 self.counters[spec] = _Counter(spec.name, spec.help, spec.labels, registry=registry)
             elif spec.type == "gauge":

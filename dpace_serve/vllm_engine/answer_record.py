@@ -12,7 +12,6 @@ from dpace_serve.vllm_engine.settlement import join_cut_step
 
 if TYPE_CHECKING:
     from vllm.outputs import CompletionOutput, RequestOutput
-    from vllm.sampling_params import SamplingParams
 
     from dpace_serve.vllm_engine.draft_log import TakenDrafts
 
@@ -33,7 +32,7 @@ def join_cut_steps(output: "RequestOutput") -> int:
 def served_record(
     request: BoundRequest,
     output: "RequestOutput",
-    sampling_params: "SamplingParams",
+    num_answers: int,
     emitted_by_last_step: int,
 ) -> RequestAcceptance:
     """The record of the drafter that served a finished request.
@@ -41,14 +40,14 @@ def served_record(
     Args:
         request: The request.
         output: The engine's last output of it, steps joined.
-        sampling_params: What it asked for.
+        num_answers: How many answers it asked for.
         emitted_by_last_step: What `join_cut_steps` found.
 
     Raises:
         ValueError: If the engine's counts contradict each other.
     """
     answer, serving = output.outputs[0], request.assignment.serving
-    reason = _exclusion_of(output, sampling_params)
+    reason = _exclusion_of(output, num_answers)
     if reason is not None:
         return excluded_record(request, serving, reason, answer.finish_reason)
     counts = answer.spec_decode_metrics
@@ -119,11 +118,9 @@ def excluded_record(
     )
 
 
-def _exclusion_of(
-    output: "RequestOutput", sampling_params: "SamplingParams"
-) -> ExclusionReason | None:
+def _exclusion_of(output: "RequestOutput", num_answers: int) -> ExclusionReason | None:
     """Why a finished request cannot be counted, before a look at its steps."""
-    if len(output.outputs) != 1 or sampling_params.n != 1:
+    if len(output.outputs) != 1 or num_answers != 1:
         return "several_outputs"
     answer = output.outputs[0]
     if answer.finish_reason in (ABORTED, "error"):

@@ -28,11 +28,12 @@ class Arrivals:
         self._fleet = fleet
         self._workloads = frozenset(workloads)
         self._allows_choice = allows_choice
+        self._running: dict[str, list[BoundRequest]] = {}
 
     def bind(
         self, prompt: object, sampling_params: "SamplingParams", request_id: str
     ) -> BoundRequest:
-        """Bind a request to its drafters.
+        """Bind a request to its drafters, until it leaves.
 
         Raises:
             ValueError: If it names a drafter that it may not have; the engine's server answers 400.
@@ -49,13 +50,26 @@ class Arrivals:
             wanted=None if wanted is None else str(wanted),
             may_shadow=can_be_shadowed(prompt, sampling_params),
         )
-        return BoundRequest(
+        request = BoundRequest(
             request_id,
             assignment,
             workload,
             has_unknown_workload=not is_known,
             has_plain_prompt=is_plain(prompt),
         )
+        self._running.setdefault(request_id, []).append(request)
+        return request
+
+    def leave(self, request: BoundRequest) -> None:
+        """Forget a request that has ended."""
+        others = [one for one in self._running.pop(request.request_id) if one is not request]
+        if others:
+            self._running[request.request_id] = others
+
+    def find(self, request_id: str) -> BoundRequest | None:
+        """The running request of this name; none where a client gave several the same one."""
+        named = self._running.get(request_id, [])
+        return named[0] if len(named) == 1 else None
 
     def _workload_of(self, sampling_params: "SamplingParams") -> tuple[bool, str]:
         """Whether its tag, if any, is one of the configured, and the label to count it under."""

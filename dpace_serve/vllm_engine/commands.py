@@ -35,6 +35,10 @@ def serve(  # noqa: PLR0913, PLR0917  (one for each option)
     block_schedule: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draft tokens by batch size (`dpace tune`).")
     ] = None,
+    step_times: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Measured step times (`dpace tune`), for the speed-up."),
+    ] = None,
     acceptance_log: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Append a line for every record of a request."),
@@ -72,6 +76,7 @@ def serve(  # noqa: PLR0913, PLR0917  (one for each option)
         "share": share,
         "shadow_share": shadow_share,
         "block_schedule": _text(block_schedule),
+        "step_times": _text(step_times),
         "acceptance_log.path": _text(acceptance_log),
         "capture.folder": _text(capture),
         "port": port,

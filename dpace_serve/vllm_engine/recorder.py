@@ -90,6 +90,10 @@ class AcceptanceRecorder:
             "records": [record.to_dict() for record in newest],
         }
 
+    def history(self) -> dict[str, Any]:
+        """How the sums have grown."""
+        return self._metrics.history()
+
     def close(self) -> None:
         """Give up what is not settled: the engine is about to stop."""
         self._collector.close()
@@ -139,6 +143,7 @@ class AcceptanceRecorder:
                     self._end(request, "aborted", ABORTED)
                 raise
             finally:
+                self._arrivals.leave(request)
                 if not is_ended:  # the engine refused it
                     self._fleet.release(request.assignment)
 
@@ -152,7 +157,7 @@ class AcceptanceRecorder:
             # First of all: users must never see the split, counted or not.
             emitted_by_last_step = join_cut_steps(output)
             request.note(output, sampling_params)
-            record = served_record(request, output, sampling_params, emitted_by_last_step)
+            record = served_record(request, output, sampling_params.n, emitted_by_last_step)
         except Exception as error:  # noqa: BLE001  (no answer may fail over its statistics)
             self._lose("record", error)
             self._end_shadows(EndedRequest(request, ABORTED, "no_record"))

@@ -22,7 +22,9 @@ from dpace_serve.metrics.drafters import LoadedDrafter
 from dpace_serve.metrics.exporter import AcceptanceMetrics
 from dpace_serve.serve_config import ServeConfig
 from dpace_serve.vllm_engine.arrivals import Arrivals
+from dpace_serve.vllm_engine.calibration import read_step_times
 from dpace_serve.vllm_engine.engine_drafters import EngineDrafters
+from dpace_serve.vllm_engine.observed_engine import extend_spans, observe_steps
 from dpace_serve.vllm_engine.recorder import AcceptanceRecorder
 from dpace_serve.vllm_engine.traffic_capture import TrafficCapture
 
@@ -62,7 +64,8 @@ def start_recording(
 
     Raises:
         CheckpointError: If a drafter is not complete.
-        ConfigError: If a log or a capture cannot be written where it should be.
+        ConfigError: If a log or a capture cannot be written where it should be, or step times
+            cannot be read.
     """
     if engine_client is None:
         return None
@@ -79,13 +82,17 @@ def start_recording(
         workloads=config.workloads,
         num_draft_tokens=num_draft_tokens,
         method=METHOD,
+        step_times=read_step_times(config),
     )
     show_drafters = _drafters_shown(fleet, metrics, config)
     show_drafters()
     engine = EngineDrafters(engine_client)
     log, capture = _log(config, metrics), _capture(config, metrics, vllm_config)
+    arrivals = Arrivals(
+        fleet, workloads=config.workloads, allows_choice=config.allow_drafter_choice
+    )
     recorder = AcceptanceRecorder(
-        Arrivals(fleet, workloads=config.workloads, allows_choice=config.allow_drafter_choice),
+        arrivals,
         fleet,
         metrics,
         method=METHOD,
@@ -94,18 +101,12 @@ def start_recording(
         capture=capture,
     )
 
-    def on_result(operation: OperationName, result: OperationResult) -> None:
-        metrics.count_operation(operation, result)
-        show_drafters()
-
-    operations = Operations(
-        fleet,
-        engine,
-        _admission(vllm_config, config, fleet),
-        drain_timeout_seconds=config.drain_timeout_seconds,
-        on_result=on_result,
+    operations = _operations(
+        fleet, engine, _admission(vllm_config, config, fleet), metrics, config, show_drafters
     )
     engine_client.generate = recorder.recording(engine_client.generate, failures)
+    observe_steps(engine_client, metrics)
+    extend_spans(engine_client, arrivals, metrics)
 
     def close() -> None:
         recorder.close()
@@ -132,6 +133,27 @@ def _fleet(vllm_config: "VllmConfig", config: ServeConfig) -> Fleet:
         [describe(challenger) for challenger in config.challengers],
         num_spare_slots=config.spare_drafter_slots,
         traffic=Traffic(config.mode, config.share, config.shadow_share),
+    )
+
+
+def _operations(
+    fleet: Fleet,
+    engine: EngineDrafters,
+    admission: Admission,
+    metrics: AcceptanceMetrics,
+    config: ServeConfig,
+    show_drafters: Callable[[], None],
+) -> Operations:
+    def on_result(operation: OperationName, result: OperationResult) -> None:
+        metrics.count_operation(operation, result)
+        show_drafters()
+
+    return Operations(
+        fleet,
+        engine,
+        admission,
+        drain_timeout_seconds=config.drain_timeout_seconds,
+        on_result=on_result,
     )
 
 

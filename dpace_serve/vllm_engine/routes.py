@@ -1,4 +1,4 @@
-"""The routes below /dpace that read: the acceptance so far, and the drafters of this server."""
+"""The routes below /dpace that read: acceptance, its history, and the drafters of this server."""
 
 import os
 from argparse import Namespace
@@ -23,6 +23,13 @@ async def acceptance(
     """Acceptance since the server started; `drafter` is null where nothing is drafted."""
     recorder: AcceptanceRecorder | None = request.app.state.dpace
     return {"drafter": None} if recorder is None else recorder.snapshot(records)
+
+
+@router.get("/history")
+async def history(request: Request) -> dict[str, Any]:
+    """How the sums of /acceptance have grown; no points where nothing is drafted."""
+    recorder: AcceptanceRecorder | None = request.app.state.dpace
+    return {"points": []} if recorder is None else recorder.history()
 
 
 @router.get("/drafters")

@@ -10,7 +10,7 @@ from dpace_serve.drafter.target import find_target_folder, read_target
 from dpace_serve.errors import ConfigError, EngineError
 from dpace_serve.live.admin_key import read_admin_key
 from dpace_serve.serve_config import ServeConfig
-from dpace_serve.vllm_engine import block_schedule, plugin
+from dpace_serve.vllm_engine import block_schedule, calibration, plugin
 from dpace_serve.vllm_engine.hosted_checkpoints import require_same_layers
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ def require_servable(config: ServeConfig) -> int | None:
     if config.drafter_root is not None and not config.drafter_root.is_dir():
         raise ConfigError(f"drafter_root must be a folder, {config.drafter_root} is none. Make it.")
     block_schedule.require_fitting_schedule(config)
+    calibration.require_fitting_step_times(config)
     if config.drafter is None:
         target = find_target_folder(config.target)
         if target is not None:

@@ -68,12 +68,14 @@ def test_what_is_left_out_or_lost_is_counted(registry, metrics):
         "shadow": 0,
         "log": 7,
         "capture": 0,
+        "step": 0,
+        "trace": 0,
     }
 
 
 def test_a_label_outside_its_set_makes_no_new_series(registry, metrics):
     before = all_samples(registry)
-    with pytest.raises(ValueError, match="record, observe, shadow, log, capture, got later"):
+    with pytest.raises(ValueError, match="log, capture, step, trace, got later"):
         metrics.export_error("later")
     with pytest.raises(ValueError, match="swap, challenge, promote, drop, got wish"):
         metrics.count_operation("wish", "ok")

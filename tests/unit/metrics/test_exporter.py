@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 from dpace_serve.acceptance.last_step import settle_last_step
 from dpace_serve.acceptance.request import RequestAcceptance
 from dpace_serve.acceptance.shadow import ShadowSteps
+from dpace_serve.acceptance.step_times import StepTimes, TimedPoint
 from dpace_serve.metrics.drafters import LoadedDrafter
 from dpace_serve.metrics.exporter import AcceptanceMetrics
 from dpace_serve.metrics.names import METRICS
@@ -28,8 +29,10 @@ def metrics(registry):
     return started(registry, "champion", num_draft_tokens=3)
 
 
-def started(registry, *arms, num_draft_tokens):
-    metrics = AcceptanceMetrics(registry, num_draft_tokens=num_draft_tokens, **SETTINGS)
+def started(registry, *arms, num_draft_tokens, step_times=None):
+    metrics = AcceptanceMetrics(
+        registry, num_draft_tokens=num_draft_tokens, step_times=step_times, **SETTINGS
+    )
     metrics.add_drafter(*DRAFTER.values(), 8, arms)
     metrics.set_loaded([LoadedDrafter(*DRAFTER.values(), arms[0], 8)])
     return metrics
@@ -87,12 +90,13 @@ def test_every_series_exists_from_the_start_with_0(registry, metrics):
     assert all(value == 0 for key, value in samples.items() if key not in states)
     # Per workload (2 and other): 2 x 3 positions, 2 kinds, 8 plain counters, and the histogram's
     # buckets 1..4, +Inf, sum and count; then 3 arms x 6 reasons, 4 operations x 4 results,
-    # 5 stages, the unknown workloads, 1 info and the shares of 2 arms.
-    assert len(samples) == 3 * (6 + 2 + 8 + 7) + 18 + 16 + 5 + 1 + 1 + 2
+    # 7 stages, the unknown workloads, 1 info, the shares of 2 arms and 4 sums of steps.
+    assert len(samples) == 3 * (6 + 2 + 8 + 7) + 18 + 16 + 7 + 1 + 1 + 2 + 4
 
 
 def test_every_metric_of_the_list_is_exported_with_its_type_help_and_labels(registry):
-    started(registry, "champion", "shadow", num_draft_tokens=3)
+    times = StepTimes.from_points([TimedPoint(0, 1, 0.01)])
+    started(registry, "champion", "shadow", num_draft_tokens=3, step_times=times)
     exported = {metric.name: metric for metric in registry.collect()}
     assert len(exported) == len(METRICS)
     for spec in METRICS:

@@ -11,7 +11,10 @@ from dpace_serve.vllm_engine.settlement import split_cut_step
 
 @pytest.fixture
 def recorder(make_bench):
-    return make_bench(num_challengers=0).recorder
+    recorder = make_bench(num_challengers=0).recorder
+    yield recorder
+    # However a request ended, it has left.
+    assert recorder._arrivals._running == {}
 
 
 def params(n=1, **tags):

@@ -13,6 +13,9 @@ class FakeRecorder:
     def snapshot(self, num_records):
         return {"asked": num_records}
 
+    def history(self):
+        return {"interval_seconds": 10, "points": [{"time": 1.0}]}
+
 
 def app(keys=(), recorder=None, root_path=""):
     application = FastAPI(root_path=root_path)
@@ -44,6 +47,14 @@ async def test_no_records_are_given_unless_asked_for():
 
 async def test_without_a_drafter_it_says_so():
     assert (await get(app(), "/dpace/acceptance")).json() == {"drafter": None}
+    assert (await get(app(), "/dpace/history")).json() == {"points": []}
+
+
+async def test_the_history_is_read_with_the_same_key():
+    application = app(keys=["one"], recorder=FakeRecorder())
+    assert (await get(application, "/dpace/history")).status_code == 401
+    response = await get(application, "/dpace/history", authorization="Bearer one")
+    assert response.json() == {"interval_seconds": 10, "points": [{"time": 1.0}]}
 
 
 @pytest.mark.parametrize("asked", ["-1", "257", "many"])
