@@ -18,8 +18,9 @@ HEADER = """\
 # Drafting position K + 1 pays if and only if
 #   S_(K+1) > tau(K) * (T(K+1) - T(K)) / T(K)
 # with tau(K) = 1 + S_1 + ... + S_K of the drafter and T(K) the calibrated time of a step. The
-# right side is dpace:break_even, the difference dpace:marginal_gain: below 0, the position costs more than
-# it brings. No value where K or K + 1 is not calibrated, or a position up to K was not drafted.
+# right side is dpace:break_even, the difference dpace:marginal_gain: below 0, the position costs
+# more than it brings. No value where K or K + 1 is not calibrated, or a position up to K was not
+# drafted.
 
 groups:
   - name: dpace-break-even

@@ -238,6 +238,25 @@ CALIBRATED_STEP_SECONDS = MetricSpec(
 CALIBRATED_METRICS = (CALIBRATED_DECODE_SECONDS, PLAIN_DECODE_SECONDS, CALIBRATED_STEP_SECONDS)
 """Metrics that exist only where step times were calibrated."""
 
+VERDICT_LIFT = MetricSpec(
+    "dpace_verdict_lift",
+    "gauge",
+    "Lift of a challenger over the champion as a share, 0.05 is 5 %: in tokens per second where "
+    "step times are known, else in tau. bound=estimate; low and high: the confidence sequence, "
+    "valid however often one looks. Absent while there is too little data.",
+    ("challenger", "revision", "bound"),
+)
+VERDICT_DECISION = MetricSpec(
+    "dpace_verdict_decision",
+    "gauge",
+    "1 for the present decision about a challenger, 0 for the others. "
+    "decision=promote, hold or rollback; GET /dpace/verdict gives the reason.",
+    ("challenger", "revision", "decision"),
+)
+
+VERDICT_METRICS = (VERDICT_LIFT, VERDICT_DECISION)
+"""Metrics without a series until a challenger has been judged."""
+
 METRICS = (
     DRAFTED_TOKENS,
     ACCEPTED_TOKENS,
@@ -263,5 +282,6 @@ METRICS = (
     DECODE_TOKENS,
     DECODE_REQUESTS,
     *CALIBRATED_METRICS,
+    *VERDICT_METRICS,
 )
 """All metrics, in the order of the documentation."""
