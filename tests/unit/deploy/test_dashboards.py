@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 GRAFANA = Path(__file__).parents[3] / "deploy" / "grafana"
 BOARDS = sorted((GRAFANA / "dashboards").glob("*.json"))
@@ -107,6 +108,14 @@ def test_boards_link_to_each_other_and_keep_time_and_variables(board):
     assert link["tags"] == board["tags"] == ["dpace"]
     assert link["includeVars"]
     assert link["keepTime"]
+
+
+def test_the_datasource_is_told_how_often_is_scraped():
+    # $__rate_interval is 4 of these; without it Grafana takes 15 s for granted.
+    prometheus = yaml.safe_load((GRAFANA.parent / "prometheus" / "prometheus.yml").read_text())
+    provisioned = GRAFANA / "provisioning" / "datasources" / "prometheus.yml"
+    (source,) = yaml.safe_load(provisioned.read_text())["datasources"]
+    assert source["jsonData"]["timeInterval"] == prometheus["global"]["scrape_interval"]
 
 
 def test_uids_and_titles_of_boards_are_unique():

@@ -114,16 +114,33 @@ def step_ms() -> dict[int, float]:
 
 @pytest.fixture(scope="session")
 def watched(open_live_server, texts, tmp_path_factory) -> Iterator[Watched]:
+    """A challenger in the shadow, which some clients choose, in a calibrated server."""
+    folder = tmp_path_factory.mktemp("watched")
+    options = ("--set", f"step_times={_step_times(folder)}")
+    with _watching(open_live_server(*options), folder, lambda live: _send(live, texts)) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def watched_split(open_live_server, texts, tmp_path_factory) -> Iterator[Watched]:
+    """A challenger that serves half of the requests."""
+    folder = tmp_path_factory.mktemp("watched-split")
+    options = ("--mode", "split", "--share", "0.5")
+    with _watching(open_live_server(*options), folder, lambda live: _draw(live, texts)) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def _watching(server, folder: Path, send: Callable[[Any], None]) -> Iterator[Watched]:
     if shutil.which("prometheus") is None:
         pytest.skip("prometheus is not installed")
-    folder = tmp_path_factory.mktemp("watched")
     with contextlib.ExitStack() as stack:
-        with open_live_server("--set", f"step_times={_step_times(folder)}") as live:
+        with server as live:
             client = stack.enter_context(_prometheus(folder, live.client.base_url.netloc.decode()))
             # From the first request on: series that began at 0 need no extrapolation backwards.
             _wait_for(client, "count(dpace_acceptance_requests_total == 0) > 0")
             start = time.time()
-            _send(live, texts)
+            send(live)
             found = _watched(live, client, start)
         yield found
 
@@ -232,6 +249,13 @@ def _send(live, texts) -> None:
         list(pool.map(lambda body: live.ask("/v1/completions", **body), asked))
     refused = live.admin.put("/dpace/drafters/challenger", json={"folder": "absent"})
     assert refused.status_code == 404
+
+
+def _draw(live, texts) -> None:
+    """Short requests whose ids decide who serves them."""
+    asked = [{"prompt": texts[index % len(texts)], "max_tokens": 4} for index in range(120)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda body: live.ask("/v1/completions", **body), asked))
 
 
 def _watched(live, client: httpx2.Client, start: float) -> Watched:

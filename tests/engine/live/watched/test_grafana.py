@@ -58,7 +58,7 @@ def by_labels(series, *labels):
     }
 
 
-@pytest.mark.parametrize(("panel", "target"), panels())
+@pytest.mark.parametrize(("panel", "target"), list(panels()))
 def test_no_panel_is_empty_and_every_value_is_in_bounds(watched, panel, target):
     expression = filled(target["expr"])
     found = watched.ask(expression) if target.get("instant") else watched.ask_range(expression)

@@ -204,3 +204,13 @@ def test_requests_by_arm_count_those_that_were_left_out(watched):
 def _is_beyond(rule) -> bool:
     """Whether a rule is for a position that the drafters do not have."""
     return int(rule.get("labels", {}).get("position", "0")) > len(POSITIONS)
+
+
+def test_the_check_of_a_split_compares_the_records_with_the_share(watched_split):
+    ended = [record["arm"] for record in watched_split.records]
+    drawn, expected = ended.count("challenger"), len(ended) / 2
+    chi_squared = (drawn - expected) ** 2 / (expected / 2)
+    found = watched_split.value("dpace:arm_imbalance:chi2_1h")
+    assert chi_squared <= found + 1e-9 <= MOST_EXTRAPOLATED * chi_squared + 1e-8
+    assert found < 20
+    assert watched_split.value(of("dpace_split_share", arm="challenger")) == 0.5
