@@ -66,9 +66,10 @@ class DecodeSums:
     @classmethod
     def of_step(cls, step: DecodeStep, step_times: StepTimes | None) -> Self:
         """Sums of one step; calibrated ones are 0 where its batch size is outside."""
-        calibrated = cls.zero(step_times).calibrated
         times = None if step_times is None else step_times.seconds_at(step.batch_size)
-        if times is not None:
+        if times is None:
+            calibrated = cls.zero(step_times).calibrated
+        else:
             # Each request of the batch gets one token from each step without drafts.
             num_plain_steps = step.num_tokens / step.batch_size
             calibrated = CalibratedSums(1, step.seconds, num_plain_steps * times[0], times)

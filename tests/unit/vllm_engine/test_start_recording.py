@@ -71,6 +71,24 @@ async def test_under_dpace_serve_name_and_workloads_are_the_configured_ones(monk
     assert (record["drafter"], record["workload"]) == ("mine", "poems")
 
 
+def test_an_engine_without_statistics_is_recorded_and_its_steps_are_not_timed(monkeypatch, caplog):
+    monkeypatch.setattr(recording_module, "REGISTRY", CollectorRegistry())
+    engine = engine_with(dflash())
+    engine.logger_manager = None  # vLLM under --disable-log-stats
+    recording = start_recording(engine, None, ())
+    assert "steps are not timed" in caplog.text
+    assert recording.recorder.snapshot(0)["speed"] is None
+
+
+def test_an_engine_without_tracing_is_left_as_it_is(monkeypatch):
+    monkeypatch.setattr(recording_module, "REGISTRY", CollectorRegistry())
+    engine = engine_with(dflash())
+    do_tracing = object()
+    engine.output_processor = SimpleNamespace(tracing_enabled=False, do_tracing=do_tracing)
+    start_recording(engine, None, ())
+    assert engine.output_processor.do_tracing is do_tracing
+
+
 def test_nothing_is_recorded_where_nothing_is_drafted():
     assert start_recording(None, None, ()) is None
     assert start_recording(engine_with(None), None, ()) is None
