@@ -1,0 +1,282 @@
+"""A served challenger, scraped by a real Prometheus with the shipped rules, and known traffic.
+
+The server is gone when the tests run: all queries are asked for the moment after its last request.
+"""
+
+import contextlib
+import itertools
+import json
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+
+from dpace_serve.acceptance.moments import AcceptanceMoments
+from dpace_serve.demo import bundle
+from dpace_serve.drafter import checkpoint
+
+SHIPPED = Path(__file__).parents[4] / "deploy" / "prometheus"
+NUM_DRAFT_TOKENS = 7
+WORKLOADS = ("code", "json", "sql")
+WAIT_SECONDS = 60
+STEP_MS = {length: 20.0 + 3 * length for length in range(NUM_DRAFT_TOKENS + 1)}
+"""Made-up calibrated step times, the same at each batch size, so that break-even can be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What the server said of its traffic, and Prometheus' answers about it.
+
+    Attributes:
+        prometheus: Client of Prometheus.
+        start: Time before the first request.
+        end: Time after the last, when all of it was scraped and the rules were evaluated.
+        records: The acceptance log.
+        acceptance: GET /dpace/acceptance at the end.
+        samples: Samples of /metrics at the end, by name.
+        rules: What Prometheus said of its rules at the end.
+    """
+
+    prometheus: httpx2.Client
+    start: float
+    end: float
+    records: list[dict[str, Any]]
+    acceptance: dict[str, Any]
+    samples: dict[str, list[Any]]
+    rules: list[dict[str, Any]]
+
+    def counted(self, **labels: str) -> list[dict[str, Any]]:
+        """Records in the statistics with these values."""
+        return [
+            record
+            for record in self.records
+            if record["excluded"] is None
+            and all(record[label] == value for label, value in labels.items())
+        ]
+
+    def moments(self, **labels: str) -> AcceptanceMoments:
+        return AcceptanceMoments.from_pairs(
+            (sum(record["per_step_accepted"]), len(record["per_step_accepted"]))
+            for record in self.counted(**labels)
+        )
+
+    def steps_at(self, position: int, what: str, **labels: str) -> int:
+        """Steps whose drafts, or accepted drafts, reach this position."""
+        return sum(
+            length >= position
+            for record in self.counted(**labels)
+            for length in record[f"per_step_{what}"]
+        )
+
+    def ask(self, expression: str) -> list[dict[str, Any]]:
+        """Series of an instant query at the end."""
+        return self._data("query", query=expression, time=self.end)["result"]
+
+    def ask_range(self, expression: str) -> list[dict[str, Any]]:
+        """Series from start to end, a value each second."""
+        given = {"query": expression, "start": self.start, "end": self.end, "step": 1}
+        return self._data("query_range", **given)["result"]
+
+    def value(self, expression: str) -> float:
+        (series,) = self.ask(expression)
+        return float(series["value"][1])
+
+    def label_values(self, selector: str, label: str) -> list[str]:
+        return self._data(f"label/{label}/values", **{"match[]": selector})
+
+    def sample(self, name: str, **labels: str) -> float:
+        """Sum of the samples of /metrics with these labels."""
+        return sum(
+            sample.value
+            for sample in self.samples[name]
+            if all(sample.labels[label] == value for label, value in labels.items())
+        )
+
+    def _data(self, path: str, **params: Any) -> Any:
+        response = self.prometheus.get(f"/api/v1/{path}", params=params)
+        assert response.status_code == 200, (params, response.text)
+        return response.json()["data"]
+
+
+@pytest.fixture(scope="session")
+def step_ms() -> dict[int, float]:
+    return STEP_MS
+
+
+@pytest.fixture(scope="session")
+def watched(open_live_server, texts, tmp_path_factory) -> Iterator[Watched]:
+    """A challenger in the shadow, which some clients choose, in a calibrated server."""
+    folder = tmp_path_factory.mktemp("watched")
+    options = ("--set", f"step_times={_step_times(folder)}")
+    with _watching(open_live_server(*options), folder, lambda live: _send(live, texts)) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def watched_split(open_live_server, texts, tmp_path_factory) -> Iterator[Watched]:
+    """A challenger that serves half of the requests."""
+    folder = tmp_path_factory.mktemp("watched-split")
+    options = ("--mode", "split", "--share", "0.5")
+    with _watching(open_live_server(*options), folder, lambda live: _draw(live, texts)) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def _watching(server, folder: Path, send: Callable[[Any], None]) -> Iterator[Watched]:
+    if shutil.which("prometheus") is None:
+        pytest.skip("prometheus is not installed")
+    with contextlib.ExitStack() as stack:
+        with server as live:
+            client = stack.enter_context(_prometheus(folder, live.client.base_url.netloc.decode()))
+            # From the first request on: series that began at 0 need no extrapolation backwards.
+            _wait_for(client, "count(dpace_acceptance_requests_total == 0) > 0")
+            start = time.time()
+            send(live)
+            found = _watched(live, client, start)
+        yield found
+
+
+def _step_times(folder: Path) -> Path:
+    path = folder / "times.json"
+    measured = [
+        {
+            "batch_size": batch_size,
+            "num_draft_tokens": length,
+            "step_ms": step_ms,
+            "tau": 2.0,
+            "tokens_per_second": 100.0,
+        }
+        for batch_size, (length, step_ms) in itertools.product((1, 8), STEP_MS.items())
+    ]
+    values = {
+        "format": 1,
+        "target": "target",
+        "drafter": "dpace",
+        "revision": checkpoint.revision(bundle.drafter_folder("dpace")),
+        "num_draft_tokens": NUM_DRAFT_TOKENS,
+        "machine": {"device": "cpu", "cpu": "none", "num_cores": 1, "engine": "none"},
+        "schedule": [[1, 8, NUM_DRAFT_TOKENS]],
+        "measured": measured,
+    }
+    path.write_text(json.dumps(values))
+    return path
+
+
+@contextlib.contextmanager
+def _prometheus(folder: Path, target: str) -> Iterator[httpx2.Client]:
+    """Run the shipped configuration with another target and everything each second."""
+    config = yaml.safe_load((SHIPPED / "prometheus.yml").read_text(encoding="utf-8"))
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["scrape_configs"][0]["static_configs"][0]["targets"] = [target]
+    (folder / "rules").mkdir()
+    for file in (SHIPPED / "rules").glob("*.yml"):
+        rules = yaml.safe_load(file.read_text(encoding="utf-8"))
+        for group in rules["groups"]:
+            group.pop("interval", None)
+        (folder / "rules" / file.name).write_text(yaml.safe_dump(rules))
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    log = folder / "prometheus.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [
+                "prometheus",
+                f"--config.file={folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        with httpx2.Client(base_url=url, timeout=30, trust_env=False) as client:
+            _wait_until(lambda: _is_ready(client), log.read_text)
+            yield client
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _is_ready(client: httpx2.Client) -> bool:
+    with contextlib.suppress(httpx2.TransportError):
+        return client.get("/-/ready").status_code == 200
+    return False
+
+
+def _wait_for(client: httpx2.Client, expression: str) -> None:
+    """Wait until an expression has a value."""
+
+    def read() -> Any:
+        return client.get("/api/v1/query", params={"query": expression}).json()["data"]["result"]
+
+    _wait_until(read, lambda: expression)
+
+
+def _wait_until(is_right: Callable[[], Any], describe: Callable[[], str]) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not is_right():
+        assert time.monotonic() < deadline, describe()
+        time.sleep(0.2)
+
+
+def _send(live, texts) -> None:
+    """Requests of three workloads in batches, some by the challenger, and what is left out."""
+    asked = [
+        {
+            "prompt": text,
+            "max_tokens": 24 + 8 * (index % 4),
+            "vllm_xargs": {
+                "dpace_workload": WORKLOADS[index % 3],
+                **({"dpace_drafter": "dflash"} if index % 4 == 3 else {}),
+            },
+        }
+        for index, text in enumerate(texts * 2)
+    ]
+    asked.append({"prompt": texts[0], "max_tokens": 16, "vllm_xargs": {"dpace_workload": "new"}})
+    asked.append({"prompt": texts[0], "max_tokens": 16, "n": 2, "temperature": 1})
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda body: live.ask("/v1/completions", **body), asked))
+    refused = live.admin.put("/dpace/drafters/challenger", json={"folder": "absent"})
+    assert refused.status_code == 404
+
+
+def _draw(live, texts) -> None:
+    """Short requests whose ids decide who serves them."""
+    asked = [{"prompt": texts[index % len(texts)], "max_tokens": 4} for index in range(120)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda body: live.ask("/v1/completions", **body), asked))
+
+
+def _watched(live, client: httpx2.Client, start: float) -> Watched:
+    live.wait_until_idle()
+    live.wait_for(live.samples, lambda found: _num_ended(found) >= len(live.logged()))
+    samples = live.samples()
+    requests = sum(sample.value for sample in samples["dpace_acceptance_requests_total"])
+    _wait_for(client, f"sum(dpace_acceptance_requests_total) == {requests}")
+    time.sleep(3)  # three more scrapes, and the rules after them
+    rules = client.get("/api/v1/rules").json()["data"]["groups"]
+    return Watched(
+        client,
+        start,
+        time.time(),
+        live.logged(),
+        live.served.acceptance(),
+        live.samples(),
+        [rule for group in rules for rule in group["rules"]],
+    )
+
+
+def _num_ended(samples: dict[str, list[Any]]) -> float:
+    names = ("dpace_acceptance_requests_total", "dpace_requests_excluded_total")
+    return sum(sample.value for name in names for sample in samples[name])
