@@ -109,22 +109,32 @@ function showConnected() {
   byId("connection").textContent = `Live, ${format.clock(nowSeconds())}`;
 }
 
+function showBanner(words, action) {
+  byId("banner").hidden = false;
+  byId("banner-text").textContent = words;
+  byId("try-now").textContent = action;
+}
+
 function showFailure(error, nextSeconds) {
   if (error instanceof server.KeyNeeded) {
     const wasWrong = server.hasApiKey();
     server.setApiKey(null);
     byId("connection").dataset.state = "connecting";
     byId("connection").textContent = "Waiting for the key";
-    askForApiKey(wasWrong ? "The server did not accept that key." : "", polling.now);
+    askForApiKey(wasWrong ? "The server did not accept that key." : "", {
+      onKey: polling.now,
+      onClose: () => showBanner("The server asks for its API key.", "Enter the key"),
+    });
     return false;
   }
   if (!(error instanceof server.Away)) console.error(error);
   const isNew = awaySince === null;
   awaySince ??= nowSeconds();
   const reason = error instanceof server.Away ? error.message : "its answer is not as this page expects it";
-  byId("banner").hidden = false;
-  byId("banner-text").textContent =
-    `The server is away since ${format.clock(awaySince)} (${reason}). Trying again at ${format.clock(nextSeconds)}.`;
+  showBanner(
+    `The server is away since ${format.clock(awaySince)} (${reason}). Trying again at ${format.clock(nextSeconds)}.`,
+    "Try now",
+  );
   byId("connection").dataset.state = "away";
   byId("connection").textContent = "Away";
   if (isNew) announce("The server is away. The numbers are the last ones seen.");

@@ -3,17 +3,18 @@
 import { byId } from "./dom.js";
 import * as server from "./server.js";
 
-/** Ask for the API key until one is given; Escape does not help without one. */
-export function askForApiKey(reason, onKey) {
+/** Ask for the API key; whoever closes the question is told by the page how to come back to it. */
+export function askForApiKey(reason, { onKey, onClose }) {
   const dialog = byId("key-dialog");
   byId("key-dialog-error").textContent = reason;
   if (dialog.open) return;
-  dialog.oncancel = (event) => event.preventDefault();
+  dialog.onclose = onClose;
   dialog.querySelector("form").onsubmit = (event) => {
     event.preventDefault();
     const field = byId("api-key");
     server.setApiKey(field.value);
     field.value = "";
+    dialog.onclose = null;
     dialog.close();
     onKey();
   };

@@ -27,7 +27,7 @@ class OpenPage:
 
     def __init__(self, page, server):
         self.page, self.server = page, server
-        self.complaints, self.refused = [], []
+        self.complaints, self.refused, self.asked = [], [], []
         page.add_init_script(WATCH_POLICY)
         page.on("console", self._note)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
@@ -60,7 +60,10 @@ class OpenPage:
                 route.continue_()
             self.page.unroute(pattern)
 
-        self.page.route(pattern, lambda route: held.append(route))
+        def keep(route):
+            held.append(route)
+
+        self.page.route(pattern, keep)
         return held, release
 
     def wait_for_requests(self, count):
@@ -91,6 +94,7 @@ class OpenPage:
 
     def _note_origin(self, request):
         asked, own = urlsplit(request.url), urlsplit(self.server.url)
+        self.asked.append(asked.path.rpartition("/")[2])
         if (asked.scheme, asked.netloc) != (own.scheme, own.netloc):
             self.complaints.append(f"asked {request.url}")
 

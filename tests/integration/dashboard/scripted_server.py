@@ -114,4 +114,3 @@ class ScriptedServer:
             return JSONResponse({"error": {"message": message}}, status)
         self.changes.append(change)
         return {"operation": change[0]}
-

@@ -16,7 +16,7 @@ def locked(shadowed):
 
 
 def give_key(page, key):
-    page.page.get_by_label("API key").fill(key)
+    page.page.get_by_label("API key", exact=True).fill(key)
     page.page.get_by_role("button", name="Show the numbers").click()
 
 
@@ -57,13 +57,16 @@ def test_the_api_key_lasts_as_long_as_the_tab_and_can_be_forgotten(locked, open_
     assert API_KEY not in page.page.evaluate(STORED)
 
 
-def test_escape_does_not_open_a_locked_server(locked, open_page):
+def test_who_closes_the_question_for_the_key_can_come_back_to_it(locked, open_page):
     page = open_page()
     page.page.locator("#key-dialog[open]").wait_for()
-    for _ in range(3):
-        page.page.keyboard.press("Escape")
-    page.next_round()
-    page.page.locator("#key-dialog[open]").wait_for()
+    page.page.keyboard.press("Escape")
+    page.wait_for_text("#banner", "The server asks for its API key")
+    assert "Loading" in page.text("#headline")
+    page.page.get_by_role("button", name="Enter the key").click()
+    give_key(page, API_KEY)
+    page.wait_for_requests(40)
+    assert page.page.locator("#banner").is_hidden()
 
 
 def test_a_promotion_is_sent_with_the_admin_key_and_the_name(shadowed, open_page):

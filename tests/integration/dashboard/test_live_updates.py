@@ -43,9 +43,9 @@ def test_only_one_request_is_under_way_at_a_time(shadowed, open_page):
 def test_a_hidden_tab_asks_nothing_and_a_shown_one_at_once(shadowed, counted, open_page):
     page = open_page().wait_for_numbers()
     page.page.evaluate(SET_HIDDEN, True)
-    asked = len(shadowed.asked)
+    rounds = page.asked.count("acceptance")
     page.next_round(20_000)
-    assert len(shadowed.asked) == asked
+    assert page.asked.count("acceptance") == rounds
     counted.add(2)
     page.page.evaluate(SET_HIDDEN, False)
     page.wait_for_requests(42)
@@ -84,17 +84,14 @@ def test_an_answer_that_is_no_json_is_a_server_away(shadowed, open_page):
 
 
 def test_counters_that_fall_begin_the_history_anew(server, counted, open_page):
-    given = {"counted": counted}
-    server.answers = {
-        "acceptance": lambda: given["counted"].acceptance(),
-        "drafters": counted.drafters(),
-    }
+    server.answers = {"acceptance": counted.acceptance, "drafters": counted.drafters()}
     page = open_page().wait_for_numbers()
     counted.add(5)
     page.next_round(12_000)
     page.wait_for_count("#over-time tbody tr", 1)
-    given["counted"] = Counted(CHAMPION, CHALLENGER)
-    given["counted"].add(2)
+    begun_anew = Counted(CHAMPION, CHALLENGER)
+    begun_anew.add(2)
+    server.answers["acceptance"] = begun_anew.acceptance
     page.next_round()
     page.wait_for_text("#counted-since", "it started anew before")
     page.wait_for_count("#over-time tbody tr", 0)

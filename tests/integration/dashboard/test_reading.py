@@ -7,7 +7,9 @@ from .scripted_json import Counted, comparison, history, speed, verdict  # noqa:
 
 PHONE = {"width": 360, "height": 740}
 LONG = "a-drafter-with-a-name-of-sixty-four-characters-as-long-as-allowed"
-HOSTILE = "<img src=x onerror=\"window.pwned=1\"><b>$x$</b>%{y}&amp;'\"><script>window.pwned=1</script>"
+HOSTILE = (
+    '<img src=x onerror="window.pwned=1"><b>$x$</b>%{y}&amp;\'"><script>window.pwned=1</script>'
+)
 UNNAMED = """() => [...document.querySelectorAll("a, button, input, summary, [role=img], [tabindex='0']")]
   .filter((element) => element.checkVisibility())
   .filter((element) => !(element.getAttribute("aria-label") || element.textContent.trim()
@@ -138,14 +140,21 @@ def test_the_first_tab_skips_to_the_numbers_and_every_stop_can_be_seen(shadowed,
         assert style[1] >= 2
         stops.append(style[2])
         page.page.keyboard.press("Tab")
-    assert stops[1:5] == ["Metrics", "Colours: system", f"Promote {CHALLENGER}", f"Drop {CHALLENGER}"]
+    assert stops[1:5] == [
+        "Metrics",
+        "Colours: system",
+        f"Promote {CHALLENGER}",
+        f"Drop {CHALLENGER}",
+    ]
 
 
 def test_colours_follow_the_system_until_one_chooses(shadowed, open_page):
     page = open_page(scheme="dark").wait_for_numbers().draw_charts()
     background = "() => getComputedStyle(document.body).backgroundColor"
     dark = page.page.evaluate(background)
-    drawn = page.page.evaluate("() => document.querySelector('#positions-chart').data[0].line.color")
+    drawn = page.page.evaluate(
+        "() => document.querySelector('#positions-chart').data[0].line.color"
+    )
     switch = page.page.locator("#theme")
     switch.click()
     assert switch.inner_text() == "Colours: light"
