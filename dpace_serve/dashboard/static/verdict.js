@@ -59,7 +59,7 @@ function cardOf(comparison) {
     const words = h("div", {});
     const chart = h("div", { class: "chart low empty", role: "img" });
     const numbers = h("div", {});
-    const element = h("article", { class: "card verdict" }, words, h("div", {}, h("h4", { class: "muted small" }, "Lift in tokens per second, as requests came in"), chart, numbers));
+    const element = h("article", { class: "card verdict" }, words, h("div", {}, h("h4", { class: "muted small" }, "Lift, as requests came in"), chart, numbers));
     cards.set(key, { element, body: words, chart, numbers });
   }
   return cards.get(key);
@@ -115,11 +115,12 @@ function decisionMark(decision) {
 }
 
 function facts({ effect, tau, step_time: stepTime, requests, design, since }) {
-  const of = effect?.of === "tau" ? "Lift in tau" : "Lift in tokens/s";
+  const lift = effect ?? tau;
+  const of = effect && effect.of !== "tau" ? "Lift in tokens/s" : "Lift in tau";
   return h(
     "dl",
     { class: "facts" },
-    effect && fact(of, format.change(effect.lift), format.interval(effect.low, effect.high, format.change)),
+    lift && fact(of, format.change(lift.lift), format.interval(lift.low, lift.high, format.change)),
     tau && fact("Tau, challenger", format.tau(tau.challenger.tau), format.interval(tau.challenger.low, tau.challenger.high, format.tau)),
     tau && fact("Tau, champion", format.tau(tau.champion.tau), format.interval(tau.champion.low, tau.champion.high, format.tau)),
     fact("Requests", format.count(requests.challenger), design === "split" ? `drawn; champion ${format.count(requests.champion)}` : "the same for both"),

@@ -37,7 +37,7 @@ def page(browser, live, complaints):
     page.locator('main[aria-busy="false"]').wait_for()
     yield page
     context.close()
-    # Chromium says so of the first answer, which asks for the key, and of routes that are not there.
+    # Chromium says so of the first answer, which asks for the key, and of missing routes.
     assert [words for words in complaints if "Failed to load resource" not in words] == []
 
 

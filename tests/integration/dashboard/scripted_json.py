@@ -16,7 +16,8 @@ STARTED = 1_790_000_000.0
 class Counted:
     """Real metrics of seeded requests."""
 
-    def __init__(self, champion, *challengers, arm="shadow"):
+    def __init__(self, champion, *challengers, arm="shadow", request_name="chatcmpl"):
+        self.request_name = request_name
         self.champion, self.challengers, self.arm = champion, challengers, arm
         self.metrics = AcceptanceMetrics(
             CollectorRegistry(),
@@ -45,7 +46,7 @@ class Counted:
     def _observe(self, number, name, arm, workload, chance, rounds):
         accepted = tuple(self._length(chance) for _ in range(rounds))
         record = RequestAcceptance(
-            request_id=f"chatcmpl-{number:04d}",
+            request_id=f"{self.request_name}-{number:04d}",
             drafter=name,
             revision=revision_of(name),
             arm=arm,

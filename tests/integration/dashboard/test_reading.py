@@ -1,5 +1,7 @@
 """That everybody can read the page: small screens, keyboards, screen readers, colours, calm."""
 
+import itertools
+
 import pytest
 
 from .conftest import CHALLENGER, CHAMPION  # noqa: TID252 - tests have no package
@@ -7,16 +9,16 @@ from .scripted_json import Counted, comparison, history, speed, verdict  # noqa:
 
 PHONE = {"width": 360, "height": 740}
 LONG = "a-drafter-with-a-name-of-sixty-four-characters-as-long-as-allowed"
-HOSTILE = (
-    '<img src=x onerror="window.pwned=1"><b>$x$</b>%{y}&amp;\'"><script>window.pwned=1</script>'
-)
-UNNAMED = """() => [...document.querySelectorAll("a, button, input, summary, [role=img], [tabindex='0']")]
-  .filter((element) => element.checkVisibility())
-  .filter((element) => !(element.getAttribute("aria-label") || element.textContent.trim()
-    || element.labels?.length))
-  .map((element) => element.outerHTML)"""
+HOSTILE = "<img src=x onerror='window.pwned=1'><b>$x$</b>%{y}&amp;\"><script>pwned=1</script>"
+UNNAMED = """() =>
+  [...document.querySelectorAll("a, button, input, summary, [role=img], [tabindex='0']")]
+    .filter((element) => element.checkVisibility())
+    .filter((element) => !(element.getAttribute("aria-label") || element.textContent.trim()
+      || element.labels?.length))
+    .map((element) => element.outerHTML)"""
 LEVELS = """() => [...document.querySelectorAll("h1, h2, h3, h4, h5, h6")]
   .filter((element) => element.checkVisibility()).map((element) => Number(element.tagName[1]))"""
+LINE_COLOUR = "() => document.querySelector('#positions-chart').data[0].line.color"
 SHIFTED = """window.shifted = 0;
 new PerformanceObserver((list) => {
   for (const entry of list.getEntries()) window.shifted += entry.value;
@@ -26,7 +28,7 @@ new PerformanceObserver((list) => {
 @pytest.fixture
 def crowded(server):
     """Long and hostile texts wherever the server's words are shown."""
-    counted = Counted(LONG, HOSTILE)
+    counted = Counted(LONG, HOSTILE, request_name=HOSTILE)
     counted.add(12)
     server.answers = {
         "acceptance": counted.acceptance(speed=speed()),
@@ -54,7 +56,7 @@ def test_long_names_do_not_make_a_phone_scroll_sideways(crowded, open_page):
     page.page.locator("[data-change=promote]").click()
     require_no_sideways_scrolling(page)
     box = page.page.locator("#admin-dialog").bounding_box()
-    assert 0 <= box["x"]
+    assert box["x"] >= 0
     assert box["x"] + box["width"] <= PHONE["width"]
 
 
@@ -62,6 +64,7 @@ def test_text_of_the_server_stays_text(crowded, open_page):
     page = open_page().wait_for_numbers().draw_charts()
     assert HOSTILE in page.page.locator(".verdict-reason").text_content()
     assert HOSTILE in page.page.locator(".verdict h3").text_content()
+    assert HOSTILE in page.page.locator("#requests code").first.text_content()
     assert page.page.locator("main img, main script, main b").count() == 0
     page.page.locator("[data-change=promote]").click()
     assert HOSTILE in page.page.locator("#admin-dialog-title").text_content()
@@ -97,7 +100,7 @@ def test_it_has_landmarks_and_headings_in_order(shadowed, open_page):
     levels = page.page.evaluate(LEVELS)
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(later - earlier <= 1 for earlier, later in zip(levels, levels[1:], strict=False))
+    assert all(later - earlier <= 1 for earlier, later in itertools.pairwise(levels))
 
 
 def test_everything_that_can_be_used_has_a_name(shadowed, open_page):
@@ -140,28 +143,20 @@ def test_the_first_tab_skips_to_the_numbers_and_every_stop_can_be_seen(shadowed,
         assert style[1] >= 2
         stops.append(style[2])
         page.page.keyboard.press("Tab")
-    assert stops[1:5] == [
-        "Metrics",
-        "Colours: system",
-        f"Promote {CHALLENGER}",
-        f"Drop {CHALLENGER}",
-    ]
+    buttons = [f"Promote {CHALLENGER}", f"Drop {CHALLENGER}"]
+    assert stops[1:5] == ["Metrics", "Colours: system", *buttons]
 
 
 def test_colours_follow_the_system_until_one_chooses(shadowed, open_page):
     page = open_page(scheme="dark").wait_for_numbers().draw_charts()
     background = "() => getComputedStyle(document.body).backgroundColor"
     dark = page.page.evaluate(background)
-    drawn = page.page.evaluate(
-        "() => document.querySelector('#positions-chart').data[0].line.color"
-    )
+    drawn = page.page.evaluate(LINE_COLOUR)
     switch = page.page.locator("#theme")
     switch.click()
     assert switch.inner_text() == "Colours: light"
     assert page.page.evaluate(background) != dark
-    page.wait_until(
-        "(was) => document.querySelector('#positions-chart').data[0].line.color !== was", drawn
-    )
+    page.wait_until(f"(was) => ({LINE_COLOUR})() !== was", drawn)
     page.page.reload()
     page.wait_for_numbers()
     assert page.page.evaluate(background) != dark

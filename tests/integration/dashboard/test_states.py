@@ -88,6 +88,17 @@ def test_a_verdict_shows_its_reason_and_its_numbers(shadowed, open_page):
         assert words in card
 
 
+def test_without_step_times_the_lift_is_that_of_tau(shadowed, open_page):
+    unknown = comparison(CHALLENGER, "hold", "step_time_unknown")
+    unknown |= {"effect": None, "step_time": None}
+    unknown["tau"] |= {"lift": 0.031, "low": 0.01, "high": 0.052}
+    shadowed.answers["verdict"] = verdict(CHAMPION, unknown)
+    card = open_page().wait_for_numbers().text(".verdict").replace("\xa0", " ")
+    assert "Lift in tau" in card
+    assert "+3.1 %" in card
+    assert "tokens/s" not in card
+
+
 def test_what_is_still_missing_to_a_decision_is_a_number_of_requests(shadowed, open_page):
     shadowed.answers["verdict"] = verdict(CHAMPION, too_little_data(CHALLENGER))
     page = open_page().wait_for_numbers()
