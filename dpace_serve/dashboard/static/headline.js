@@ -56,7 +56,7 @@ function tau(acceptance, champion) {
 function cure(speed) {
   const words =
     speed === null
-      ? ["The gain in time is not known yet: no step has been timed."]
+      ? ["The gain in time is estimated while requests run: none of the last minute was timed."]
       : [
           "The gain in time is not known: the steps are not calibrated. Measure them with ",
           h("code", {}, "dpace tune"),

@@ -46,9 +46,10 @@ function figure(rows, breakEven, colour, axis) {
     mode: "lines",
     name: "break-even",
     x: breakEven.map(({ position }) => position),
-    y: breakEven.map(({ rate }) => rate),
+    y: breakEven.map(({ rate }) => Math.min(1, Math.max(0, rate))), // 1 and more never pays, 0 and less always
+    customdata: breakEven.map(({ rate }) => format.percent(rate)),
     line: { color: colour.muted, width: 2, dash: "dash", shape: "hvh" },
-    hovertemplate: "position %{x} pays above %{y:.1%}",
+    hovertemplate: "position %{x} pays above %{customdata}",
   };
   return {
     data: breakEven.length > 0 ? [...lines, pays] : lines,

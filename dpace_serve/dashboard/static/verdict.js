@@ -134,7 +134,7 @@ const fact = (name, value, more) =>
 
 function progress({ more_requests: more, requests }) {
   if (typeof more !== "number" || more <= 0) return null;
-  const have = requests.challenger;
+  const have = Math.min(requests.champion, requests.challenger); // the smaller arm decides
   const words = `${format.count(have)} requests so far, about ${format.count(more)} more to decide`;
   return h(
     "p",

@@ -99,13 +99,13 @@ class OpenPage:
             self.complaints.append(f"asked {request.url}")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser(open_browser):
     with open_browser() as browser:
         yield browser
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def shared_server():
     server = ScriptedServer()
     server.start()

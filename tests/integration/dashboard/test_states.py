@@ -57,7 +57,8 @@ def test_a_loss_is_called_a_loss(shadowed, counted, open_page):
 
 
 @pytest.mark.parametrize(
-    ("given", "cure"), [(None, "no step has been timed"), (speed(None), "--step-times FILE")]
+    ("given", "cure"),
+    [(None, "none of the last minute was timed"), (speed(None), "--step-times FILE")],
 )
 def test_without_a_gain_the_headline_is_tau_and_how_to_get_the_gain(
     shadowed, counted, open_page, given, cure
@@ -122,6 +123,19 @@ def test_every_chart_is_drawn_and_every_table_says_the_same(shadowed, counted, o
     assert [cell.replace("\xa0", " ") for cell in cells] == [*rates, "5.0 %"]
 
 
+def test_a_break_even_line_outside_of_the_chart_is_at_its_edge(shadowed, counted, open_page):
+    given = speed()
+    given["break_even"] = [{"position": 1, "rate": -0.2}, {"position": 2, "rate": 1.3}]
+    shadowed.answers["acceptance"] = counted.acceptance(speed=given)
+    page = open_page().wait_for_numbers().draw_charts()
+    line = "() => document.querySelector('#positions-chart').data?.at(-1)"
+    page.wait_until(f"() => ({line})()?.name === 'break-even'")
+    assert page.page.evaluate(line)["y"] == [0, 1]
+    page.page.locator("#positions summary").first.click()
+    cells = page.page.locator("#positions tbody tr").nth(1).locator("td").all_inner_texts()
+    assert cells[-1].replace("\xa0", " ") == "130.0 %"
+
+
 def test_workloads_have_tau_interval_and_requests(shadowed, counted, open_page):
     page = open_page().wait_for_numbers()
     rows = page.page.locator("#workloads tbody tr").all_inner_texts()
@@ -175,6 +189,14 @@ def test_a_split_says_so(server, open_page):
     assert "each challenger serves 10 %" in page.text("#drafters caption")
     assert f"{CHALLENGER}, challenger" in page.text("#positions-legend")
     assert "drawn; champion 412" in page.text(".verdict")
+
+
+def test_in_a_split_the_smaller_arm_is_what_requests_are_missing_in(server, counted, open_page):
+    smaller = comparison(CHALLENGER, design="split")
+    smaller |= {"requests": {"champion": 900, "challenger": 100}, "more_requests": 50}
+    server.answers = {"acceptance": counted.acceptance(), "verdict": verdict(CHAMPION, smaller)}
+    page = open_page().wait_for_numbers()
+    assert "100 requests so far, about 50 more" in page.text(".verdict .progress")
 
 
 def test_two_challengers_have_a_card_a_colour_and_a_shape_each(server, open_page):
