@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from http import HTTPStatus
 
 from starlette._utils import get_route_path
@@ -16,24 +16,34 @@ from dpace_serve.vllm_engine.error_response import error_response
 PREFIX = "/dpace"
 
 _READING = ("GET", "HEAD", "OPTIONS")
+_FETCHING = ("GET", "HEAD")
 
 
 class KeyGuard:
     """Guards everything below /dpace, which the engine's own guard leaves open.
 
-    Reading needs one of the API keys, where there are any, or the admin key. Every other method
-    needs the admin key, and is refused where there is none.
+    Reading needs one of the API keys, where there are any, or the admin key; only the page's own
+    files, which hold no data, can be fetched without. Every other method needs the admin key, and
+    is refused where there is none.
     """
 
-    def __init__(self, app: ASGIApp, api_keys: Iterable[str], admin_key: str | None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        api_keys: Iterable[str],
+        admin_key: str | None,
+        public_paths: Collection[str] = (),
+    ) -> None:
         """Wrap an application.
 
         Args:
             app: What is guarded.
             api_keys: Keys for reading; none leaves reading open.
             admin_key: Key for changes; none refuses them.
+            public_paths: Whole paths that GET and HEAD may ask for without a key.
         """
         self._app = app
+        self._public_paths = frozenset(public_paths)
         keys = tuple(api_keys)
         self._admin_hashes = () if admin_key is None else (_hash(admin_key),)
         self._read_hashes = (*map(_hash, keys), *self._admin_hashes) if keys else ()
@@ -45,6 +55,8 @@ class KeyGuard:
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
+        if self._is_public(scope):
+            return None
         if scope.get("method", "GET") in _READING:  # a websocket has none
             if not self._read_hashes or _has_key(headers, self._read_hashes):
                 return None
@@ -56,6 +68,11 @@ class KeyGuard:
             )
             return error_response(HTTPStatus.FORBIDDEN, message)
         return None if _has_key(headers, self._admin_hashes) else _unauthorized("admin key")
+
+    def _is_public(self, scope: Scope) -> bool:
+        # The very path that the router will match, so that nothing else can be reached by it.
+        is_fetched = scope["type"] == "http" and scope["method"] in _FETCHING
+        return is_fetched and get_route_path(scope) in self._public_paths
 
 
 def require_separate(api_keys: Iterable[str], admin_key: str | None) -> None:

@@ -1,4 +1,4 @@
-"""The routes below /dpace that read: acceptance, its history, and the drafters of this server."""
+"""The routes below /dpace that read: acceptance, verdicts, drafters, and the live page."""
 
 import os
 import time
@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
 
+from dpace_serve.dashboard.files import read_files
+from dpace_serve.dashboard.routes import build_router, public_paths
 from dpace_serve.live.comparisons import Comparisons
 from dpace_serve.live.operations import Operations
 from dpace_serve.vllm_engine import admin_routes
@@ -51,7 +53,7 @@ async def verdict(request: Request) -> dict[str, Any]:
 
 
 def attach(app: FastAPI, keys: Iterable[str], admin_key: str | None = None) -> None:
-    """Add the routes behind their guard.
+    """Add the routes behind their guard, and the page that shows them, whose files are public.
 
     Args:
         app: The engine's application; its `state.dpace_operations` changes the drafters.
@@ -65,7 +67,14 @@ def attach(app: FastAPI, keys: Iterable[str], admin_key: str | None = None) -> N
     require_separate(read_keys, admin_key)
     app.include_router(router)
     app.include_router(admin_routes.router)
-    app.add_middleware(KeyGuard, api_keys=read_keys, admin_key=admin_key)
+    files = read_files()
+    app.include_router(build_router(files, PREFIX))
+    app.add_middleware(
+        KeyGuard,
+        api_keys=read_keys,
+        admin_key=admin_key,
+        public_paths=public_paths(files, PREFIX),
+    )
 
 
 def api_keys(args: Namespace) -> list[str]:

@@ -26,7 +26,9 @@ CLEAN_TREE = {
     "dpace_serve/drafter/__init__.py": "import dpace_serve.config",
     "dpace_serve/metrics/__init__.py": "import dpace_serve.acceptance, prometheus_client",
     "dpace_serve/live/__init__.py": "import dpace_serve.metrics, dpace_serve.drafter",
-    "dpace_serve/vllm_engine/__init__.py": "import vllm.config, dpace_serve.live",
+    "dpace_serve/dashboard/__init__.py": "",
+    "dpace_serve/vllm_engine/__init__.py": "import vllm.config, dpace_serve.live, "
+    "dpace_serve.dashboard",
     "dpace_serve/demo/__init__.py": "import dpace_serve.drafter",
     "dpace_serve/tuning/__init__.py": "import dpace_serve.vllm_engine, dpace_serve.demo",
     "dpace_serve/cli.py": "import dpace_serve.tuning, dpace_training.cli",
@@ -74,6 +76,7 @@ def test_a_clean_tree_keeps_every_rule(tmp_path):
         ({"dpace_serve/drafter/write.py": "import dpace_serve.metrics"}, {ONE_WAY}),
         ({"dpace_serve/drafter/write.py": "import dpace_serve.acceptance"}, {ONE_WAY}),
         ({"dpace_serve/metrics/live.py": "import dpace_serve.live"}, {ONE_WAY}),
+        ({"dpace_serve/dashboard/page.py": "import dpace_serve.live"}, {ONE_WAY}),
         ({"dpace_serve/config.py": "import dpace_serve.cli"}, {ONE_WAY}),
         ({"dpace_serve/unplaced.py": ""}, {ONE_WAY}),
         ({"dpace_serve/acceptance/fast.py": "import torch"}, {PLAIN_ACCEPTANCE}),

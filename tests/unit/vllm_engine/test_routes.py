@@ -84,7 +84,7 @@ async def test_without_a_right_key_it_is_401_in_the_openai_shape(header):
 async def test_the_key_guards_everything_below_dpace_and_nothing_else():
     application = app(keys=["one"])
     assert (await get(application, "/dpace/anything")).status_code == 401
-    assert (await get(application, "/dpace")).status_code == 401
+    assert (await get(application, "/dpace/static")).status_code == 401
     assert (await get(application, "/health")).status_code == 200
     assert (await get(application, "/dpaceful")).status_code == 404
 
