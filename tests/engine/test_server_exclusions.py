@@ -96,6 +96,42 @@ def test_an_unknown_workload_is_other_and_counted(served):
     assert "weather" not in served.client.get("/metrics").text
 
 
+SCORED = {"label_token_ids": [5, 6], "model": "tiny"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/generative_scoring", {"query": "Is it?", "items": ["a", "b"], **SCORED}),
+        (
+            "/v1/chat/completions",
+            {
+                "model": "tiny",
+                "messages": [{"role": "user", "content": "Is it?"}],
+                "logprobs": True,
+                "logprob_token_ids": [5, 6],
+                "max_tokens": 1,
+            },
+        ),
+        (
+            "/v1/completions",
+            {"model": "tiny", "prompt": PROMPT, "logprobs": 1, "logprob_token_ids": [5]},
+        ),
+    ],
+    ids=["scoring", "chat", "completion"],
+)
+def test_scores_of_given_tokens_are_refused_and_the_engine_lives_on(served, path, body):
+    """vLLM's rejection sampler would end the engine over them."""
+    before = served.acceptance()
+    response = served.client.post(path, json=body)
+    assert response.status_code == 400, response.text
+    assert "logprob_token_ids must be left out" in response.json()["error"]["message"]
+    served.ask("/v1/completions", prompt=PROMPT, max_tokens=4)
+    after = served.acceptance()
+    assert after["excluded"] == before["excluded"]
+    assert not any(after["export_errors"].values())
+
+
 @pytest.mark.parametrize("header", [None, "Bearer wrong"])
 def test_the_engines_key_guards_our_route(served, header):
     headers = {} if header is None else {"Authorization": header}

@@ -23,12 +23,13 @@ def quick(monkeypatch):
     monkeypatch.setattr(shadow_collector, "DELAY_SECONDS", 0.001)
 
 
-def params(kind="FINAL_ONLY", n=1, structured=None, **tags):
+def params(kind="FINAL_ONLY", n=1, structured=None, logprob_token_ids=None, **tags):
     return SimpleNamespace(
         n=n,
         extra_args=tags or None,
         output_kind=SimpleNamespace(name=kind),
         structured_outputs=structured,
+        logprob_token_ids=logprob_token_ids,
     )
 
 
@@ -157,6 +158,19 @@ async def test_a_request_that_the_engine_refuses_is_not_running_and_leaves_no_re
     with pytest.raises(ValueError, match="too long"):
         async for _ in bench.recorder.recording(refuse, ())(token_prompt(), params(), "r1"):
             pass
+    assert bench.num_running() == 0
+    assert bench.kept == []
+
+
+async def test_a_request_that_would_end_the_engine_never_reaches_it(make_bench):
+    bench = make_bench(num_challengers=1)
+    engine = Engine(output(ANSWER, "length"))
+    with pytest.raises(ValueError, match="logprob_token_ids must be left out"):
+        async for _ in bench.recorder.recording(engine.generate, ())(
+            token_prompt(), params(logprob_token_ids=[5, 6]), "r1"
+        ):
+            pass
+    assert not hasattr(engine, "params")
     assert bench.num_running() == 0
     assert bench.kept == []
 
