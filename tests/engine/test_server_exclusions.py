@@ -69,6 +69,35 @@ def test_an_answer_of_one_token_is_excluded(served):
         served.ask("/v1/completions", prompt=PROMPT, max_tokens=1)
 
 
+def test_a_prompt_of_one_token_beside_a_running_request_counts_no_step_that_nobody_drafted(served):
+    before, num_before = engines_counts(served), len(served.acceptance(records=256)["records"])
+    running = {"prompt": PROMPT, "max_tokens": 300, "ignore_eos": True, "stream": True}
+    url, body = "/v1/completions", {"model": "tiny", "temperature": 0, **running}
+    with served.client.stream("POST", url, json=body) as response:
+        lines = response.iter_lines()
+        next(lines)
+        with excluding(served, "no_step"):
+            served.ask(url, prompt=[45], max_tokens=1)
+        served.ask(url, prompt=[45], max_tokens=20, ignore_eos=True)
+        beside = served.acceptance(records=1)["records"][0]
+        assert beside["emitted_tokens"] == 19
+        assert sum(1 for _ in lines) > 10  # it was running all the while
+    records = wait_for_records(served, num_before + 2)[num_before:]
+    expected = {
+        "drafts": sum(record["steps"] for record in records),
+        "draft_tokens": sum(
+            sum(record["per_step_drafted"]) + record["unsettled_drafted"] for record in records
+        ),
+        "accepted_tokens": sum(
+            record["accepted"] + record["unsettled_accepted"] for record in records
+        ),
+    }
+    wait_for(
+        lambda: {name: count - before[name] for name, count in engines_counts(served).items()},
+        expected,
+    )
+
+
 def test_a_client_that_leaves_is_excluded(served):
     with (
         excluding(served, "aborted"),
@@ -182,3 +211,8 @@ def wait_for(read, expected):
     while (found := read()) != expected and time.monotonic() < deadline:
         time.sleep(0.1)
     assert found == expected
+
+
+def wait_for_records(served, count):
+    wait_for(lambda: len(served.acceptance(records=256)["records"]), count)
+    return served.acceptance(records=256)["records"]

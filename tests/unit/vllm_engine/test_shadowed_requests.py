@@ -14,7 +14,7 @@ ANSWER = [10, 11, 12, 13, 14]
 ANSWER_DRAFTS = [
     (3, [11, 12, 99, 0, 0, 0, 0]),  # after token 10, at position 3 of the sequence: 2 accepted
     (6, [14, 15, 16, 17, 18, 19, 20]),  # after token 13: 1 right, then the answer ends
-    (7, [0, 0, 0, 0, 0, 0, 0]),  # after the last token: nothing to compare
+    (7, [0, 0, 0, 0, 0, 0, 0]),  # after the last token: the answer has ended
 ]
 
 
@@ -92,7 +92,7 @@ async def test_a_shadow_is_judged_by_the_finished_answer(make_bench):
     assert (shadow.drafter, shadow.revision, shadow.arm) == ("other0", "other0-revision", "shadow")
     assert shadow.per_step_accepted == (2, 1)
     assert shadow.per_step_drafted == (7, 1)
-    assert shadow.unsettled_drafted == 6 + 7  # what was drafted past the end
+    assert shadow.unsettled_drafted == 6  # what was drafted past the end
     assert shadow.request_id == champion.request_id == "r1"
 
 
@@ -123,6 +123,13 @@ async def test_lost_drafts_are_said_and_never_rejections(make_bench):
     await ask(bench, output(ANSWER, "length"))
     assert [record.excluded for record in bench.kept] == [None, "no_shadow"]
     assert bench.metrics.snapshot()["excluded"]["no_shadow"] == 1
+
+
+async def test_a_shadow_with_other_steps_than_were_served_is_lost(make_bench):
+    bench = make_bench(num_challengers=2)
+    bench.drafts[1] = {1: ANSWER_DRAFTS[:1], 2: [*ANSWER_DRAFTS[:1], (5, [13]), (6, [14])]}
+    await ask(bench, output(ANSWER, "length"))
+    assert [record.excluded for record in bench.kept] == [None, "no_shadow", "no_shadow"]
 
 
 async def test_an_excluded_answer_excludes_its_shadows_too(make_bench):
