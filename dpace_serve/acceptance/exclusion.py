@@ -12,7 +12,7 @@ ExclusionReason = Literal[
 - stop_string: found in the API process, after the engine had counted further.
 - no_record: the engine gave no record of its steps.
 - no_step: nothing was drafted, or nothing of it was compared.
-- no_shadow: a challenger's drafts for the request were lost; only in the arm `shadow`.
+- no_shadow: some of a challenger's drafts for the request were lost; only in the arm `shadow`.
 """
 
 EXCLUSION_REASONS: tuple[ExclusionReason, ...] = get_args(ExclusionReason)

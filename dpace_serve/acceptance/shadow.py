@@ -17,9 +17,11 @@ neither accepted nor rejected:
 
     drafted by the challenger = sum(drafted) + unsettled_drafted
 
-Blocks start where the champion stopped. A challenger in service would stop elsewhere, so the mean
-over these steps is its acceptance at the champion's anchors: fair to compare with the champion's at
-the same anchors, and no promise of its own tau.
+Blocks start where the champion stopped, and only those count whose champion's block was verified:
+what was drafted and then dropped, as for a request that is preempted, is no step of either. A
+challenger in service would stop elsewhere, so the mean over these steps is its acceptance at the
+champion's anchors: fair to compare with the champion's at the same anchors, and no promise of its
+own tau.
 """
 
 from collections.abc import Sequence

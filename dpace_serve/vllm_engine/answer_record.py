@@ -74,25 +74,28 @@ def served_record(
 
 
 def shadow_record(
-    request: BoundRequest, shadow: Binding, drafts: "TakenDrafts", finish_reason: str
+    request: BoundRequest, shadow: Binding, drafts: "TakenDrafts", served: RequestAcceptance
 ) -> RequestAcceptance:
-    """The record of a challenger that shadowed a finished request.
+    """The record of a challenger that shadowed a finished request, step by step as it was served.
 
     Args:
         request: The request, its prompt and its whole answer kept.
         shadow: The challenger.
-        drafts: What was drafted for the request, by slot.
-        finish_reason: Why the answer ended.
+        drafts: What was drafted for the request and came to verification, by slot.
+        served: The counted record of the drafter that served it.
     """
+    finish_reason = served.finish_reason
     if request.prompt_token_ids is None or shadow.slot not in drafts:
         return excluded_record(request, shadow, "no_shadow", finish_reason)
-    first = len(request.prompt_token_ids)
+    first, end = len(request.prompt_token_ids), len(request.token_ids)
     # An asynchronous scheduler may run a step past the end of an answer.
     in_answer = [
         ShadowDraft(position - first, tuple(tokens))
         for position, tokens in drafts[shadow.slot]
-        if 0 <= position - first < len(request.token_ids)
+        if 0 <= position - first < end - 1
     ]
+    if len(in_answer) != served.steps:
+        return excluded_record(request, shadow, "no_shadow", finish_reason)
     return RequestAcceptance.from_shadow(
         settle_drafts(request.token_ids, in_answer),
         request_id=request.request_id,

@@ -40,8 +40,10 @@ class Arrivals:
         """Bind a request to its drafters, until it leaves.
 
         Raises:
-            ValueError: If it names a drafter that it may not have; the engine's server answers 400.
+            ValueError: If it names a drafter that it may not have, or asks for what ends a
+                speculating engine; the engine's server answers 400.
         """
+        _require_possible(sampling_params)
         wanted = (sampling_params.extra_args or {}).get(DRAFTER_TAG)
         if wanted is not None and not self._allows_choice:
             raise ValueError(
@@ -81,3 +83,13 @@ class Arrivals:
         if isinstance(tag, str) and tag in self._workloads:
             return True, tag
         return tag in (None, OTHER_WORKLOAD), OTHER_WORKLOAD
+
+
+def _require_possible(sampling_params: "SamplingParams") -> None:
+    # vLLM's rejection sampler takes the scores of these tokens for those of the whole vocabulary:
+    # one such request would end the engine core. Scoring routes ask for it in the client's place.
+    if sampling_params.logprob_token_ids is not None:
+        raise ValueError(
+            "logprob_token_ids must be left out: it does not work with speculative decoding, and "
+            "nor does scoring of labels. Ask for logprobs, or ask a server without a drafter."
+        )

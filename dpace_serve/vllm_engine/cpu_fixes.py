@@ -1,4 +1,4 @@
-"""Two bugs of vLLM 0.32 on CPU, fixed at run time; other platforms are left alone.
+"""Three bugs of vLLM 0.32 on CPU, fixed at run time; other platforms are left alone.
 
 Each fix can tell whether upstream still needs it: a test fails when one can be dropped.
 """
@@ -12,6 +12,7 @@ from vllm import _custom_ops as ops
 from vllm.model_executor.models.qwen3_dflash import DFlashQwen3Model
 from vllm.platforms import current_platform
 from vllm.v1.sample import rejection_sampler
+from vllm.v1.sample.ops import topk_topp_sampler
 
 PROBE_SEED = 0
 
@@ -97,6 +98,20 @@ def expand_batch_to_tokens(
     return torch.repeat_interleave(values, counts.to(torch.int64), output_size=num_tokens)
 
 
+def apply_top_k_only(logits: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    """Mask all but the k largest logits of each row.
+
+    A speculating engine samples each step with the rejection sampler, a step of prompts alone too:
+    no draft, so no row. The engine's function takes the largest k of no rows, and that ends the
+    engine core.
+
+    Args:
+        logits: `[rows, vocab]`; may be changed in place.
+        k: How many to keep: `[rows]`.
+    """
+    return logits if not logits.shape[0] else APPLY_TOP_K.upstream(logits, k)
+
+
 class _ProbeModel:
     """What `_normalize_context_k` reads of the drafter."""
 
@@ -126,6 +141,17 @@ def _repeats_each_value(function: Callable[..., Any]) -> bool:
     return True
 
 
+def _takes_no_rows(function: Callable[..., Any]) -> bool:
+    logits = torch.tensor([[1.0, 3.0, 2.0]])
+    try:
+        masked = function(torch.empty(0, 3), torch.empty(0, dtype=torch.int32))
+    except RuntimeError:
+        return False
+    kept = function(logits.clone(), torch.tensor([2], dtype=torch.int32))
+    expected = torch.tensor([[-torch.inf, 3.0, 2.0]])
+    return len(masked) == 0 and torch.equal(kept, expected)
+
+
 CONTEXT_KEYS = CpuFix(
     name="context keys",
     links=(
@@ -150,4 +176,13 @@ EXPAND_BATCH = CpuFix(
     replacement=expand_batch_to_tokens,
     is_right=_repeats_each_value,
 )
-FIXES = (CONTEXT_KEYS, EXPAND_BATCH)
+APPLY_TOP_K = CpuFix(
+    name="top-k of a step without drafts",
+    links=(),
+    owner=topk_topp_sampler,
+    attribute="apply_top_k_only",
+    upstream=topk_topp_sampler.apply_top_k_only,
+    replacement=apply_top_k_only,
+    is_right=_takes_no_rows,
+)
+FIXES = (CONTEXT_KEYS, EXPAND_BATCH, APPLY_TOP_K)

@@ -1,7 +1,13 @@
-"""Shadow drafts of requests that still run, kept in the worker until their answer is finished."""
+"""Shadow drafts of requests that still run, kept in the worker until their answer is finished.
+
+A shadow drafts wherever the drafter in service does, but not everything that is drafted comes to
+verification: a request may be preempted, or end. The request's next step tells: it starts at the
+block's anchor and holds the drafts, or the block was never verified. Only what was is handed out,
+cut to as many tokens as were verified, so that a shadow has exactly the steps that were served.
+"""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -19,6 +25,21 @@ class _Block:
     tokens: torch.Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """A block, and the next step of its request: where it started and how much it verified."""
+
+    block: _Block
+    start: torch.Tensor
+    num_drafts: int
+
+
+@dataclass(slots=True)
+class _Drafts:
+    newest: list[_Block] = field(default_factory=list)
+    verified: list[_Verified] = field(default_factory=list)
+
+
 class DraftLog:
     """Drafts by request. They stay on the device until they are taken: a step never waits."""
 
@@ -29,11 +50,11 @@ class DraftLog:
             max_requests: Requests to keep at a time.
         """
         self._max_requests = max_requests
-        self._blocks: dict[int, list[_Block]] = {}
+        self._drafts: dict[int, _Drafts] = {}
 
     def __len__(self) -> int:
         """Number of requests that have drafts here."""
-        return len(self._blocks)
+        return len(self._drafts)
 
     def add(
         self, slot: int, keys: Sequence[int], positions: torch.Tensor, drafts: torch.Tensor
@@ -47,27 +68,55 @@ class DraftLog:
             drafts: What was drafted: `[rows, positions]`.
         """
         for row, key in enumerate(keys):
-            if key not in self._blocks and len(self._blocks) >= self._max_requests:
-                del self._blocks[next(iter(self._blocks))]
+            if key not in self._drafts and len(self._drafts) >= self._max_requests:
+                del self._drafts[next(iter(self._drafts))]
             block = _Block(slot, positions[row], drafts[row])
-            self._blocks.setdefault(key, []).append(block)
+            self._drafts.setdefault(key, _Drafts()).newest.append(block)
+
+    def begin_step(
+        self, keys: Sequence[int], starts: torch.Tensor, num_tokens: Sequence[int]
+    ) -> None:
+        """Keep or forget what was drafted last for the requests of a step, before it is drafted.
+
+        Args:
+            keys: The requests, one per row.
+            starts: Position of each row's first token: `[rows]`.
+            num_tokens: Tokens of each row: an anchor and its drafts, or tokens of a prompt.
+        """
+        for row, key in enumerate(keys):
+            drafts = self._drafts.get(key)
+            if drafts is None:
+                continue
+            if num_tokens[row] > 1:
+                # A row that reads a prompt again is told by its start, once that is on the host.
+                drafts.verified.extend(
+                    _Verified(block, starts[row], num_tokens[row] - 1) for block in drafts.newest
+                )
+            drafts.newest = []
 
     def take(self, keys: Iterable[int]) -> dict[int, TakenDrafts]:
-        """Hand out, and forget, the drafts of these requests; unknown ones are left out."""
-        return {key: _to_host(self._blocks.pop(key)) for key in keys if key in self._blocks}
+        """Hand out, and forget, what was verified of these requests; unknown ones are left out."""
+        return {
+            key: _to_host(self._drafts.pop(key).verified) for key in keys if key in self._drafts
+        }
 
 
-def _to_host(blocks: Sequence[_Block]) -> TakenDrafts:
-    positions = torch.stack([block.position for block in blocks]).tolist()
-    taken: TakenDrafts = {}
+def _to_host(verified: Sequence[_Verified]) -> TakenDrafts:
+    if not verified:
+        return {}
+    positions = torch.stack([each.block.position for each in verified]).tolist()
+    starts = torch.stack([each.start for each in verified]).tolist()
     # One copy for each draft length: lengths differ only where the engine varies them.
     by_length: dict[int, list[int]] = {}
-    for index, block in enumerate(blocks):
-        by_length.setdefault(block.tokens.shape[0], []).append(index)
+    for index, each in enumerate(verified):
+        by_length.setdefault(each.block.tokens.shape[0], []).append(index)
     tokens: dict[int, list[int]] = {}
     for indices in by_length.values():
-        rows = torch.stack([blocks[index].tokens for index in indices]).tolist()
+        rows = torch.stack([verified[index].block.tokens for index in indices]).tolist()
         tokens.update(zip(indices, rows, strict=True))
-    for index, block in enumerate(blocks):
-        taken.setdefault(block.slot, []).append((positions[index], tokens[index]))
+    taken: TakenDrafts = {}
+    for index, each in enumerate(verified):
+        if positions[index] == starts[index]:
+            drafted = (positions[index], tokens[index][: each.num_drafts])
+            taken.setdefault(each.block.slot, []).append(drafted)
     return taken

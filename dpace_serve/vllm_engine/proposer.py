@@ -1,7 +1,6 @@
 """The drafter inside the engine: vLLM's DFlash proposer, with its checkpoint checked."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +13,8 @@ from vllm.v1.spec_decode.dflash import DFlashProposer
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from dpace_serve.vllm_engine.draft_log import DraftLog
+from dpace_serve.vllm_engine.draft_room import read_context, rows_with_room
+from dpace_serve.vllm_engine.draft_step import DraftObserver, DraftStep
 from dpace_serve.vllm_engine.hosted_checkpoints import (
     first_folder,
     hosted_folders,
@@ -21,47 +22,23 @@ from dpace_serve.vllm_engine.hosted_checkpoints import (
     require_comparable,
     require_complete,
 )
-from dpace_serve.vllm_engine.row_batch import DraftInputs
+from dpace_serve.vllm_engine.row_batch import DraftInputs, DraftRows, draft_by_slot
 from dpace_serve.vllm_engine.row_binding import PLAIN, RowBinding, binding_of
 from dpace_serve.vllm_engine.slot_proposer import SlotProposer, reload
-
-
-@dataclass(frozen=True, slots=True)
-class DraftStep:
-    """One proposal for a batch, as an observer sees it.
-
-    Attributes:
-        request_ids: The engine's names of the requests, one per row.
-        taps: Target hidden states of the step's tokens, all requests after one another:
-            `[tokens, layers * hidden]`. A request's rejected tokens are the last of its rows.
-        tap_starts: Where each request's rows start, and the end: `[requests + 1]`.
-        anchors: Token that each block starts with: `[requests]`.
-        draft_tokens: What was drafted: `[requests, positions]`.
-        logits: What it was drafted from: `[requests, positions, vocab]`.
-    """
-
-    request_ids: tuple[str, ...]
-    taps: torch.Tensor
-    tap_starts: torch.Tensor
-    anchors: torch.Tensor
-    draft_tokens: torch.Tensor
-    logits: torch.Tensor
-
-
-DraftObserver = Callable[[DraftStep], None]
-DraftRows = Callable[[int, Sequence[int]], torch.Tensor]
 
 
 class DpaceProposer(DFlashProposer):
     """Drafts with checkpoints that have exactly the tensors they should have.
 
     It is slot 0 itself, and hosts the drafters of the other slots. Each request is drafted for by
-    the slot that it was bound to; what its shadows draft is kept and never verified.
+    the slot that it was bound to; what its shadows draft is kept and never verified. A request that
+    leaves no room for a block is only read.
 
     Attributes:
-        observer: Called with every proposal of slot 0 for a whole batch; none costs nothing.
+        observer: Called with every proposal of a step that slot 0 drafts alone; none costs nothing.
         slots: The proposers of all slots; the first is this one.
         shadow_drafts: What shadows drafted for requests that still run.
+        without_room: Requests of the last step that were not drafted for.
     """
 
     observer: DraftObserver | None = None
@@ -96,6 +73,7 @@ class DpaceProposer(DFlashProposer):
             ),
         )
         self.shadow_drafts = DraftLog()
+        self.without_room: frozenset[str] = frozenset()
 
     def load_model(self, target_model: torch.nn.Module) -> None:
         """Load the drafters; one given by its hub name can be checked only after that.
@@ -153,7 +131,10 @@ class DpaceProposer(DFlashProposer):
         num_rejected_tokens_gpu: torch.Tensor | None = None,
         slot_mappings: dict[str, torch.Tensor] | list[dict[str, torch.Tensor]] | None = None,
     ) -> torch.Tensor:
-        """Draft a block for each request, with the slot that serves it; its shadows draft too."""
+        """Draft a block for each request, with the slot that serves it; its shadows draft too.
+
+        Rows of requests that leave no room for a block are zeros.
+        """
         inputs = DraftInputs(
             token_ids=target_token_ids,
             positions=target_positions,
@@ -183,9 +164,15 @@ class DpaceProposer(DFlashProposer):
             return drafted
 
         bindings = self._bindings(inputs.num_requests)
-        draft_tokens = _draft_all(draft, bindings)
-        self._show(inputs, draft_tokens)
-        self._draft_shadows(draft, bindings, num_speculative_tokens)
+        rows = self._rows_with_room(inputs)
+        self._settle_shadows(inputs, bindings)
+        served_by = [binding.serving for binding in bindings]
+        draft_tokens = draft_by_slot(
+            draft, served_by, rows, num_draft_tokens=num_speculative_tokens, device=self.device
+        )
+        self._show(inputs, rows, draft_tokens)
+        self._draft_shadows(draft, bindings, rows, num_speculative_tokens)
+        self._read_others(inputs, bindings, rows)
         return draft_tokens
 
     def reload(self, slot: int, folder: Path) -> None:
@@ -208,11 +195,48 @@ class DpaceProposer(DFlashProposer):
             for name in self.runner.input_batch.req_ids
         ]
 
+    def _rows_with_room(self, inputs: DraftInputs) -> list[int]:
+        rows = rows_with_room(inputs.lengths, self.speculative_config, self.max_model_len)
+        if self.runner is not None:
+            names = self.runner.input_batch.req_ids
+            self.without_room = frozenset(names) - {names[row] for row in rows}
+        return rows
+
+    def _read_others(
+        self, inputs: DraftInputs, bindings: Sequence[RowBinding], drafted: Sequence[int]
+    ) -> None:
+        if len(drafted) == len(bindings):
+            return
+        others = sorted(set(range(len(bindings))) - set(drafted))
+        for slot, proposer in enumerate(self.slots):
+            rows = [
+                row for row in others if slot in (bindings[row].serving, *bindings[row].shadows)
+            ]
+            if rows:
+                read_context(proposer, inputs.select(rows))
+        if not drafted:
+            self._last_draft_probs = None
+            if self.vllm_config.parallel_config.data_parallel_size > 1:
+                # Other replicas may draft now, and wait for this one to take part.
+                super().dummy_run(num_tokens=1)
+
+    def _settle_shadows(self, inputs: DraftInputs, bindings: Sequence[RowBinding]) -> None:
+        if not len(self.shadow_drafts):
+            return
+        keys = [binding.key for binding in bindings]
+        self.shadow_drafts.begin_step(keys, inputs.first_positions(), inputs.num_tokens)
+
     def _draft_shadows(
-        self, draft: DraftRows, bindings: Sequence[RowBinding], num_draft_tokens: int
+        self,
+        draft: DraftRows,
+        bindings: Sequence[RowBinding],
+        drafted: Sequence[int],
+        num_draft_tokens: int,
     ) -> None:
         for slot in sorted({slot for binding in bindings for slot in binding.shadows}):
-            rows = [row for row, binding in enumerate(bindings) if slot in binding.shadows]
+            rows = [row for row in drafted if slot in bindings[row].shadows]
+            if not rows:
+                continue
             drafts = draft(slot, rows)
             # A row whose prompt is not read to its end has no anchor yet: the engine throws away
             # what was sampled there, and what was drafted.
@@ -226,16 +250,18 @@ class DpaceProposer(DFlashProposer):
                 slot, [bindings[rows[index]].key for index in kept], anchors[kept], drafts[kept]
             )
 
-    def _show(self, inputs: DraftInputs, draft_tokens: torch.Tensor) -> None:
+    def _show(self, inputs: DraftInputs, rows: Sequence[int], draft_tokens: torch.Tensor) -> None:
         sampled_from, self._sampled_from = self._sampled_from, None
         if self.observer is None or self.runner is None or sampled_from is None:
             return
-        if sampled_from.shape[0] != draft_tokens.numel():
+        if sampled_from.shape[0] != len(rows) * draft_tokens.shape[1]:
             return  # other slots drafted for some of the rows
+        names = self.runner.input_batch.req_ids
+        inputs, draft_tokens = inputs.select(rows), draft_tokens[list(rows)]
         logits = self.model.compute_logits(sampled_from)
         self.observer(
             DraftStep(
-                request_ids=tuple(self.runner.input_batch.req_ids),
+                request_ids=tuple(names[row] for row in rows),
                 taps=inputs.hidden_states.clone(),
                 tap_starts=inputs.attention.query_start_loc.clone(),
                 anchors=inputs.next_token_ids.clone(),
@@ -253,18 +279,3 @@ class DpaceProposer(DFlashProposer):
             hidden_states, sampling_metadata
         )
         return sampled
-
-
-def _draft_all(draft: DraftRows, bindings: Sequence[RowBinding]) -> torch.Tensor:
-    """Drafts of all rows, each by the slot that serves it: `[requests, positions]`."""
-    rows_of: dict[int, list[int]] = {}
-    for row, binding in enumerate(bindings):
-        rows_of.setdefault(binding.serving, []).append(row)
-    parts = [draft(slot, rows) for slot, rows in sorted(rows_of.items())]
-    if len(parts) == 1:
-        return parts[0]
-    order = [row for _, rows in sorted(rows_of.items()) for row in rows]
-    drafts = torch.cat(parts)
-    back = torch.empty(len(order), dtype=torch.int64)
-    back[torch.tensor(order)] = torch.arange(len(order))
-    return drafts[back.to(drafts.device, non_blocking=True)]

@@ -194,7 +194,7 @@ class AcceptanceRecorder:
                 if served.excluded is not None:
                     record = excluded_record(request, shadow, served.excluded, served.finish_reason)
                 else:
-                    record = shadow_record(request, shadow, drafts, served.finish_reason)
+                    record = shadow_record(request, shadow, drafts, served)
                 self._comparisons.add_shadow(request.assignment, served, record)
             except Exception as error:  # noqa: BLE001  (the next request must still be settled)
                 self._lose("shadow", error)

@@ -1,80 +1,121 @@
-"""Keeps steps that were never drafted out of the acceptance.
+"""Keeps steps that were never drafted out of the acceptance, and takes drafts from no other.
 
-Near the drafter's length limit the runner skips the drafter for the whole batch, and hands the
-scheduler zeros in place of drafts: one long request makes every other one verify token 0 as if it
-had been drafted. Here such a step reaches the scheduler as a step without drafts.
+vLLM sends drafts that nobody made to verification in two places, and they count as rejected:
+
+- Where the longest sequence of a batch leaves the drafter no room for a block, the runner skips the
+  drafter for the whole batch and hands out zeros; with the drafts go the context keys and values of
+  every token of that step, for good. Here the runner always calls the proposer, which decides for
+  each request (`draft_room`), and a request without room reaches the scheduler without drafts.
+- A request that enters with one token left to compute is padded with as many tokens as the running
+  ones verify, for the sake of a uniform batch: a prompt of one token, or an external cache that
+  holds all of the prompt but its last token. Here it enters as it is; with captured graphs that one
+  step runs as a mixed batch does.
 
 An asynchronous scheduler plans the next step's drafts before the runner has decided. It knows what
-the runner decides by, the longest sequence of the batch with all drafts taken as accepted, so it
-decides the same way: then no drafts are planned. Where its own bound is larger, a draft goes
-unused.
-
-Known limit: a request that enters with one token left to compute is padded with drafts that nobody
-made, for the sake of a uniform batch, and they count as rejected. Local prefix caching cannot bring
-one: with DFlash the last block that matched is computed again. An external KV cache can.
+the runner decides by, the length of each sequence with all drafts taken as accepted, so it decides
+the same way: then no drafts are planned. Where its own bound is larger, a draft goes unused.
 """
 
 from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING
 
+from dpace_serve.vllm_engine.draft_room import rows_with_room
+
 if TYPE_CHECKING:
+    from vllm.v1.attention.backend import CommonAttentionMetadata
     from vllm.v1.core.sched.async_scheduler import AsyncScheduler
     from vllm.v1.core.sched.output import SchedulerOutput
+    from vllm.v1.core.sched.scheduler import Scheduler
+    from vllm.v1.outputs import DraftTokenIds
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-CopyDrafts = Callable[["GPUModelRunner", "SchedulerOutput", bool], None]
-UpdateAfterSchedule = Callable[["AsyncScheduler", "SchedulerOutput"], None]
+InputFits = Callable[["GPUModelRunner", "CommonAttentionMetadata | None"], bool]
+TakeDrafts = Callable[["GPUModelRunner"], "DraftTokenIds | None"]
+UpdateAfterSchedule = Callable[["Scheduler", "SchedulerOutput"], None]
+PlanDrafts = Callable[["AsyncScheduler", "SchedulerOutput"], None]
 
 _MARK = "sends_no_undrafted_steps"
 
 
 def install() -> None:
-    """Wrap the runner and the asynchronous scheduler; installing again changes nothing."""
+    """Wrap the runner and the schedulers; installing again changes nothing."""
     from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+    from vllm.v1.core.sched.scheduler import Scheduler
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-    copy = GPUModelRunner._copy_draft_token_ids_to_cpu  # noqa: SLF001  (no public seam)
-    if not hasattr(copy, _MARK):
-        GPUModelRunner._copy_draft_token_ids_to_cpu = _sending_none(copy)  # noqa: SLF001
-    update = AsyncScheduler._update_after_schedule  # noqa: SLF001  (no public seam)
-    if not hasattr(update, _MARK):
-        AsyncScheduler._update_after_schedule = _planning_none(update)  # noqa: SLF001
+    for owner, name, wrap in (
+        (GPUModelRunner, "_input_fits_in_drafter", _always_fitting),
+        (GPUModelRunner, "take_draft_token_ids", _leaving_out),
+        (Scheduler, "_update_after_schedule", _without_padding),
+        (AsyncScheduler, "_update_after_schedule", _planning_none),
+    ):
+        method = getattr(owner, name)
+        if not hasattr(method, _MARK):
+            wrapped = wraps(method)(wrap(method))
+            setattr(wrapped, _MARK, True)
+            setattr(owner, name, wrapped)
 
 
-def _sending_none(copy: CopyDrafts) -> CopyDrafts:
-    @wraps(copy)
-    def copy_drafts(
-        runner: "GPUModelRunner", scheduler_output: "SchedulerOutput", zeros_only: bool = False
-    ) -> None:
-        is_ours = runner.speculative_config.use_dflash()
-        if not (zeros_only and is_ours) or runner.use_async_scheduling:
-            copy(runner, scheduler_output, zeros_only)
-            return
-        request_ids = runner.input_batch.req_ids.copy()
-        runner._draft_token_ids = [[] for _ in request_ids]  # noqa: SLF001
-        runner._draft_token_req_ids = request_ids  # noqa: SLF001
+def _always_fitting(input_fits: InputFits) -> InputFits:
+    def input_fits_in_drafter(
+        runner: "GPUModelRunner", common_attn_metadata: "CommonAttentionMetadata | None"
+    ) -> bool:
+        if common_attn_metadata is not None and runner.speculative_config.use_dflash():
+            return True
+        return input_fits(runner, common_attn_metadata)
 
-    setattr(copy_drafts, _MARK, True)
-    return copy_drafts
+    return input_fits_in_drafter
 
 
-def _planning_none(update: UpdateAfterSchedule) -> UpdateAfterSchedule:
-    @wraps(update)
+def _leaving_out(take: TakeDrafts) -> TakeDrafts:
+    def take_draft_token_ids(runner: "GPUModelRunner") -> "DraftTokenIds | None":
+        drafts = take(runner)
+        if drafts is None or not runner.speculative_config.use_dflash():
+            return drafts
+        without_room = runner.drafter.without_room
+        drafts.draft_token_ids = [
+            [] if name in without_room else token_ids
+            for name, token_ids in zip(drafts.req_ids, drafts.draft_token_ids, strict=True)
+        ]
+        return drafts
+
+    return take_draft_token_ids
+
+
+def _without_padding(update: UpdateAfterSchedule) -> UpdateAfterSchedule:
+    def update_after_schedule(scheduler: "Scheduler", scheduler_output: "SchedulerOutput") -> None:
+        speculation = scheduler.vllm_config.speculative_config
+        if speculation is not None and speculation.use_dflash():
+            _take_padding_off(scheduler_output)
+        update(scheduler, scheduler_output)
+
+    return update_after_schedule
+
+
+def _take_padding_off(scheduler_output: "SchedulerOutput") -> None:
+    # Nothing was drafted for a request that enters, so whatever it is to verify is padding.
+    entering = [request.req_id for request in scheduler_output.scheduled_new_reqs]
+    entering += scheduler_output.scheduled_cached_reqs.resumed_req_ids
+    for name in entering:
+        padding = scheduler_output.scheduled_spec_decode_tokens.pop(name, ())
+        scheduler_output.num_scheduled_tokens[name] -= len(padding)
+        scheduler_output.total_num_scheduled_tokens -= len(padding)
+
+
+def _planning_none(plan: PlanDrafts) -> PlanDrafts:
     def update_after_schedule(
         scheduler: "AsyncScheduler", scheduler_output: "SchedulerOutput"
     ) -> None:
-        update(scheduler, scheduler_output)
+        plan(scheduler, scheduler_output)
         speculation = scheduler.vllm_config.speculative_config
         if speculation is None or not speculation.use_dflash():
             return
         requests = [scheduler.requests[name] for name in scheduler_output.num_scheduled_tokens]
-        longest = max((request.num_computed_tokens for request in requests), default=0)
-        limit = speculation.draft_model_config.max_model_len or scheduler.max_model_len
-        # The drafter reads the bonus token beside the positions that it drafts.
-        if longest + scheduler.num_spec_tokens + 1 > limit:
-            for request in requests:
+        lengths = [request.num_computed_tokens for request in requests]
+        rows = set(rows_with_room(lengths, speculation, scheduler.max_model_len))
+        for row, request in enumerate(requests):
+            if row not in rows:
                 request.spec_token_ids = []
 
-    setattr(update_after_schedule, _MARK, True)
     return update_after_schedule

@@ -25,6 +25,7 @@ API_KEY = "a-key-for-tests"
 NUM_PROMPTS = 64
 MAX_MODEL_LEN = 512
 MAX_NUM_SEQS = 8
+SHORT_DRAFTER_LEN = 256
 START_TIMEOUT_SECONDS = 300
 IN_PROCESS_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -71,6 +72,12 @@ def engine_with(engine_environment):
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def short_drafter_engine(engine_environment):
+    """The same whose drafter ends long before the target does."""
+    return _speculative_engine(drafter_length=SHORT_DRAFTER_LEN)
 
 
 @pytest.fixture(scope="session")
@@ -160,7 +167,7 @@ def serve(tmp_path_factory):
 @pytest.fixture(scope="session")
 def open_server(serve):
     """Serve the bundled models to a client: `with open_server("--set", ...) as served: ...`."""
-    return lambda *options: _open_server(serve, options)
+    return lambda *options, engine=(): _open_server(serve, options, engine)
 
 
 @pytest.fixture(scope="session")
@@ -177,7 +184,7 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def _open_server(serve, options) -> Iterator[Served]:
+def _open_server(serve, options, engine) -> Iterator[Served]:
     arguments = [
         str(bundle.target_folder()),
         "--drafter", str(bundle.drafter_folder(DRAFTER)),
@@ -186,7 +193,7 @@ def _open_server(serve, options) -> Iterator[Served]:
         "--set", f"served_model_name={SERVED_NAME}",
         "--set", "shutdown_timeout_seconds=120",
         *options,
-        "--", "--max-model-len", "512", "--max-num-seqs", "8", "--api-key", API_KEY,
+        "--", "--max-model-len", "512", "--max-num-seqs", "8", "--api-key", API_KEY, *engine,
     ]  # fmt: skip
     with serve(arguments) as (process, url):
         headers = {"Authorization": f"Bearer {API_KEY}"}
@@ -252,7 +259,7 @@ def _observing(engine, observer) -> Iterator[None]:
         proposer.observer = None
 
 
-def _speculative_engine(**arguments):
+def _speculative_engine(*, drafter_length=MAX_MODEL_LEN, **arguments):
     from dpace_serve.drafter.checkpoint import read_config
 
     folder = bundle.drafter_folder(DRAFTER)
@@ -263,6 +270,7 @@ def _speculative_engine(**arguments):
             "model": str(folder),
             "num_speculative_tokens": read_config(folder).num_draft_tokens,
             "draft_sample_method": "greedy",
+            "max_model_len": drafter_length,
         },
         **arguments,
     )

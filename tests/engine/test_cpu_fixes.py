@@ -1,4 +1,4 @@
-"""The two upstream CPU bugs: what each fix does, and whether upstream still needs it.
+"""The three upstream CPU bugs: what each fix does, and whether upstream still needs it.
 
 When a test named `upstream_still_needs` fails, upstream has fixed the bug: drop our fix.
 """
@@ -16,14 +16,14 @@ def fixes(speculative_engine):
     return cpu_fixes
 
 
-@pytest.mark.parametrize("name", ["CONTEXT_KEYS", "EXPAND_BATCH"])
+@pytest.mark.parametrize("name", ["CONTEXT_KEYS", "EXPAND_BATCH", "APPLY_TOP_K"])
 def test_the_fix_is_in_place_and_right(fixes, name):
     fix = getattr(fixes, name)
     assert getattr(fix.owner, fix.attribute) is fix.replacement
     assert fix.is_right(fix.replacement)
 
 
-@pytest.mark.parametrize("name", ["CONTEXT_KEYS", "EXPAND_BATCH"])
+@pytest.mark.parametrize("name", ["CONTEXT_KEYS", "EXPAND_BATCH", "APPLY_TOP_K"])
 def test_upstream_still_needs_the_fix(fixes, name):
     assert getattr(fixes, name).is_needed()
 
@@ -66,6 +66,16 @@ def test_a_request_without_drafts_takes_no_place(fixes):
 
     expanded = fixes.expand_batch_to_tokens(torch.tensor([5, 6, 7]), torch.tensor([1, 1, 3]), 3)
     assert expanded.tolist() == [5, 7, 7]
+
+
+def test_top_k_masks_as_upstream_where_there_are_rows(fixes):
+    import torch
+
+    logits = torch.randn(16, 32, generator=torch.Generator().manual_seed(0))
+    k = torch.arange(1, 33, 2, dtype=torch.int32)
+    masked = fixes.apply_top_k_only(logits.clone(), k)
+    assert torch.equal(masked, fixes.APPLY_TOP_K.upstream(logits.clone(), k))
+    assert torch.isfinite(masked).sum(dim=1).tolist() == k.tolist()
 
 
 def test_without_fix_a_the_drafter_proposes_other_logits(

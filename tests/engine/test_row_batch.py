@@ -69,3 +69,44 @@ def test_positions_with_three_axes_keep_them(inputs):
     axes = torch.stack([inputs.positions, inputs.positions + 100, inputs.positions + 200])
     chosen = dataclasses.replace(inputs, positions=axes).select([1])
     assert chosen.positions.tolist() == [[20, 21, 22], [120, 121, 122], [220, 221, 222]]
+
+
+def test_lengths_of_a_selection_are_those_of_its_rows(inputs):
+    assert (inputs.lengths, inputs.num_tokens) == ([12, 23, 31], [2, 3, 1])
+    assert inputs.first_positions().tolist() == [10, 20, 30]
+    some = inputs.select([0, 1])
+    assert (some.lengths, some.num_tokens) == ([12, 23], [2, 3])
+    assert some.first_positions().tolist() == [10, 20]
+    # Not that of a longer row that stays out: nothing may reach beyond the block tables.
+    assert some.attention.max_seq_len == 23
+
+
+def test_rows_with_three_axes_have_the_positions_of_the_first(inputs):
+    import dataclasses
+
+    import torch
+
+    axes = torch.stack([inputs.positions, inputs.positions + 1, inputs.positions + 2])
+    assert dataclasses.replace(inputs, positions=axes).first_positions().tolist() == [10, 20, 30]
+
+
+@pytest.mark.parametrize(
+    ("served_by", "rows", "expected"),
+    [
+        ([0, 0, 0], [0, 1, 2], [[0, 0], [0, 1], [0, 2]]),
+        ([1, 0, 1], [0, 1, 2], [[1, 0], [0, 1], [1, 2]]),
+        ([0, 0, 0], [0, 2], [[0, 0], [0, 0], [0, 2]]),
+        ([1, 2, 1], [1, 2], [[0, 0], [2, 1], [1, 2]]),
+        ([1, 2, 1], [], [[0, 0], [0, 0], [0, 0]]),
+    ],
+)
+def test_each_row_is_drafted_by_its_slot_or_empty(served_by, rows, expected):
+    import torch
+
+    from dpace_serve.vllm_engine.row_batch import draft_by_slot
+
+    def draft(slot, its_rows):
+        return torch.tensor([[slot, row] for row in its_rows])
+
+    drafts = draft_by_slot(draft, served_by, rows, num_draft_tokens=2, device=torch.device("cpu"))
+    assert drafts.tolist() == expected

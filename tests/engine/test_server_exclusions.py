@@ -69,6 +69,35 @@ def test_an_answer_of_one_token_is_excluded(served):
         served.ask("/v1/completions", prompt=PROMPT, max_tokens=1)
 
 
+def test_a_prompt_of_one_token_beside_a_running_request_counts_no_step_that_nobody_drafted(served):
+    before, num_before = engines_counts(served), len(served.acceptance(records=256)["records"])
+    running = {"prompt": PROMPT, "max_tokens": 300, "ignore_eos": True, "stream": True}
+    url, body = "/v1/completions", {"model": "tiny", "temperature": 0, **running}
+    with served.client.stream("POST", url, json=body) as response:
+        lines = response.iter_lines()
+        next(lines)
+        with excluding(served, "no_step"):
+            served.ask(url, prompt=[45], max_tokens=1)
+        served.ask(url, prompt=[45], max_tokens=20, ignore_eos=True)
+        beside = served.acceptance(records=1)["records"][0]
+        assert beside["emitted_tokens"] == 19
+        assert sum(1 for _ in lines) > 10  # it was running all the while
+    records = wait_for_records(served, num_before + 2)[num_before:]
+    expected = {
+        "drafts": sum(record["steps"] for record in records),
+        "draft_tokens": sum(
+            sum(record["per_step_drafted"]) + record["unsettled_drafted"] for record in records
+        ),
+        "accepted_tokens": sum(
+            record["accepted"] + record["unsettled_accepted"] for record in records
+        ),
+    }
+    wait_for(
+        lambda: {name: count - before[name] for name, count in engines_counts(served).items()},
+        expected,
+    )
+
+
 def test_a_client_that_leaves_is_excluded(served):
     with (
         excluding(served, "aborted"),
@@ -94,6 +123,42 @@ def test_an_unknown_workload_is_other_and_counted(served):
     assert after["unknown_workload"] == before + 1
     assert after["records"][-1]["workload"] == "other"
     assert "weather" not in served.client.get("/metrics").text
+
+
+SCORED = {"label_token_ids": [5, 6], "model": "tiny"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/generative_scoring", {"query": "Is it?", "items": ["a", "b"], **SCORED}),
+        (
+            "/v1/chat/completions",
+            {
+                "model": "tiny",
+                "messages": [{"role": "user", "content": "Is it?"}],
+                "logprobs": True,
+                "logprob_token_ids": [5, 6],
+                "max_tokens": 1,
+            },
+        ),
+        (
+            "/v1/completions",
+            {"model": "tiny", "prompt": PROMPT, "logprobs": 1, "logprob_token_ids": [5]},
+        ),
+    ],
+    ids=["scoring", "chat", "completion"],
+)
+def test_scores_of_given_tokens_are_refused_and_the_engine_lives_on(served, path, body):
+    """vLLM's rejection sampler would end the engine over them."""
+    before = served.acceptance()
+    response = served.client.post(path, json=body)
+    assert response.status_code == 400, response.text
+    assert "logprob_token_ids must be left out" in response.json()["error"]["message"]
+    served.ask("/v1/completions", prompt=PROMPT, max_tokens=4)
+    after = served.acceptance()
+    assert after["excluded"] == before["excluded"]
+    assert not any(after["export_errors"].values())
 
 
 @pytest.mark.parametrize("header", [None, "Bearer wrong"])
@@ -146,3 +211,8 @@ def wait_for(read, expected):
     while (found := read()) != expected and time.monotonic() < deadline:
         time.sleep(0.1)
     assert found == expected
+
+
+def wait_for_records(served, count):
+    wait_for(lambda: len(served.acceptance(records=256)["records"]), count)
+    return served.acceptance(records=256)["records"]

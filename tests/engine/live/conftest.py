@@ -144,7 +144,9 @@ def alone(open_server):
 @pytest.fixture(scope="session")
 def open_live_server(open_server, tmp_path_factory):
     """Serve with a challenger: `with open_live_server("--set", ...) as live: ...`."""
-    return lambda *options: _open_live_server(open_server, tmp_path_factory, options)
+    return lambda *options, engine=(): _open_live_server(
+        open_server, tmp_path_factory, options, engine
+    )
 
 
 @pytest.fixture(scope="session")
@@ -210,7 +212,7 @@ def long_texts(texts) -> list[str]:
 
 
 @contextlib.contextmanager
-def _open_live_server(open_server, tmp_path_factory, options) -> Iterator[LiveServer]:
+def _open_live_server(open_server, tmp_path_factory, options, engine) -> Iterator[LiveServer]:
     folder = tmp_path_factory.mktemp("live")
     root, log, capture = folder / "drafters", folder / "log.jsonl", folder / "capture"
     for name in (CHAMPION, CHALLENGER):
@@ -232,7 +234,7 @@ def _open_live_server(open_server, tmp_path_factory, options) -> Iterator[LiveSe
         *options,
     ]  # fmt: skip
     with (
-        open_server(*settings) as served,
+        open_server(*settings, engine=engine) as served,
         httpx2.Client(
             base_url=served.client.base_url,
             headers={"Authorization": f"Bearer {ADMIN_KEY}"},

@@ -23,6 +23,7 @@ def params(n=1, **tags):
         extra_args=tags or None,
         output_kind=SimpleNamespace(name="FINAL_ONLY"),
         structured_outputs=None,
+        logprob_token_ids=None,
     )
 
 

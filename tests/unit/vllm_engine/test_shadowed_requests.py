@@ -14,7 +14,7 @@ ANSWER = [10, 11, 12, 13, 14]
 ANSWER_DRAFTS = [
     (3, [11, 12, 99, 0, 0, 0, 0]),  # after token 10, at position 3 of the sequence: 2 accepted
     (6, [14, 15, 16, 17, 18, 19, 20]),  # after token 13: 1 right, then the answer ends
-    (7, [0, 0, 0, 0, 0, 0, 0]),  # after the last token: nothing to compare
+    (7, [0, 0, 0, 0, 0, 0, 0]),  # after the last token: the answer has ended
 ]
 
 
@@ -23,12 +23,13 @@ def quick(monkeypatch):
     monkeypatch.setattr(shadow_collector, "DELAY_SECONDS", 0.001)
 
 
-def params(kind="FINAL_ONLY", n=1, structured=None, **tags):
+def params(kind="FINAL_ONLY", n=1, structured=None, logprob_token_ids=None, **tags):
     return SimpleNamespace(
         n=n,
         extra_args=tags or None,
         output_kind=SimpleNamespace(name=kind),
         structured_outputs=structured,
+        logprob_token_ids=logprob_token_ids,
     )
 
 
@@ -91,7 +92,7 @@ async def test_a_shadow_is_judged_by_the_finished_answer(make_bench):
     assert (shadow.drafter, shadow.revision, shadow.arm) == ("other0", "other0-revision", "shadow")
     assert shadow.per_step_accepted == (2, 1)
     assert shadow.per_step_drafted == (7, 1)
-    assert shadow.unsettled_drafted == 6 + 7  # what was drafted past the end
+    assert shadow.unsettled_drafted == 6  # what was drafted past the end
     assert shadow.request_id == champion.request_id == "r1"
 
 
@@ -122,6 +123,13 @@ async def test_lost_drafts_are_said_and_never_rejections(make_bench):
     await ask(bench, output(ANSWER, "length"))
     assert [record.excluded for record in bench.kept] == [None, "no_shadow"]
     assert bench.metrics.snapshot()["excluded"]["no_shadow"] == 1
+
+
+async def test_a_shadow_with_other_steps_than_were_served_is_lost(make_bench):
+    bench = make_bench(num_challengers=2)
+    bench.drafts[1] = {1: ANSWER_DRAFTS[:1], 2: [*ANSWER_DRAFTS[:1], (5, [13]), (6, [14])]}
+    await ask(bench, output(ANSWER, "length"))
+    assert [record.excluded for record in bench.kept] == [None, "no_shadow", "no_shadow"]
 
 
 async def test_an_excluded_answer_excludes_its_shadows_too(make_bench):
@@ -157,6 +165,19 @@ async def test_a_request_that_the_engine_refuses_is_not_running_and_leaves_no_re
     with pytest.raises(ValueError, match="too long"):
         async for _ in bench.recorder.recording(refuse, ())(token_prompt(), params(), "r1"):
             pass
+    assert bench.num_running() == 0
+    assert bench.kept == []
+
+
+async def test_a_request_that_would_end_the_engine_never_reaches_it(make_bench):
+    bench = make_bench(num_challengers=1)
+    engine = Engine(output(ANSWER, "length"))
+    with pytest.raises(ValueError, match="logprob_token_ids must be left out"):
+        async for _ in bench.recorder.recording(engine.generate, ())(
+            token_prompt(), params(logprob_token_ids=[5, 6]), "r1"
+        ):
+            pass
+    assert not hasattr(engine, "params")
     assert bench.num_running() == 0
     assert bench.kept == []
 

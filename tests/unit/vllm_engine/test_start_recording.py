@@ -28,6 +28,7 @@ def params(**tags):
         extra_args=tags,
         output_kind=SimpleNamespace(name="FINAL_ONLY"),
         structured_outputs=None,
+        logprob_token_ids=None,
     )
 
 
