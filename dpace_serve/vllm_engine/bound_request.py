@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
     from vllm.sampling_params import SamplingParams
 
+_FIRST_LOAD_SALT = "dpace"
+"""Stands before a client's salt where only the server's first drafter is concerned."""
+
 
 @dataclass(slots=True)
 class BoundRequest:
@@ -63,12 +66,16 @@ class BoundRequest:
 def salted(prompt: object, cache_salt: str | None) -> object:
     """The prompt with this salt before its own: it meets cached blocks of its drafters only.
 
-    A prompt that streams in is left as it is: stale keys would cost acceptance, never an answer.
+    A client's salt never stands alone, where it could be the salt of other drafters; behind a bar,
+    which ours have not, no two pairs are the same text. A prompt that streams in is left as it is:
+    stale keys would cost acceptance, never an answer.
     """
-    if cache_salt is None or not isinstance(prompt, Mapping):
+    if not isinstance(prompt, Mapping):
         return prompt
     own: Any = prompt.get("cache_salt")
-    return {**prompt, "cache_salt": cache_salt if own is None else f"{cache_salt}|{own}"}
+    if own is not None:
+        return {**prompt, "cache_salt": f"{cache_salt or _FIRST_LOAD_SALT}|{own}"}
+    return prompt if cache_salt is None else {**prompt, "cache_salt": cache_salt}
 
 
 def is_plain(prompt: object) -> bool:

@@ -217,6 +217,19 @@ async def test_the_salt_of_the_cache_names_the_drafters_and_keeps_the_clients_ow
     assert own.prompt["cache_salt"] == "dpace:0+1|mine"
 
 
+async def test_no_salt_of_a_client_reaches_cached_blocks_that_are_not_its_own(make_bench):
+    async def salt_in_engine(bench, own=None):
+        prompt = token_prompt() if own is None else token_prompt(cache_salt=own)
+        return (await ask(bench, output(ANSWER, "length"), prompt=prompt)).prompt.get("cache_salt")
+
+    alone, both = make_bench(num_challengers=0), make_bench(num_challengers=1)
+    ours = {await salt_in_engine(alone), await salt_in_engine(both)}
+    forged = ["dpace:0+1", "dpace:1", "dpace", "dpace:0+1|mine", "|mine", "mine"]
+    theirs = [await salt_in_engine(bench, salt) for bench in (alone, both) for salt in forged]
+    assert not ours & set(theirs)
+    assert len(set(theirs)) == len(theirs)  # nor do the salts of two of them ever meet
+
+
 def counted(bench):
     return [row["requests"] for row in bench.comparisons.to_dict()["comparisons"]]
 
