@@ -20,7 +20,7 @@ async def test_vllm_0_32_beams_are_named_as_such_and_lose_what_their_request_sai
 
         async def generate(self, prompt, sampling_params, request_id, **kwargs):
             asked.append((request_id, sampling_params))
-            logprob = SimpleNamespace(logprob=-1.0, decoded_token="a")
+            logprob = SimpleNamespace(logprob=-1.0, decoded_token=None)
             answer = SimpleNamespace(
                 finish_reason="length", logprobs=[{5: logprob, 6: logprob}], token_ids=[5]
             )
