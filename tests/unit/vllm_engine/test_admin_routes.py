@@ -33,7 +33,7 @@ class FakeEngine:
         self.may_end.set()
         self.error = None
 
-    async def load(self, slot, folder):
+    async def load(self, slot, folder, revision):
         self.has_begun.set()
         await self.may_end.wait()
         if self.error is not None:
