@@ -76,9 +76,14 @@ class Operations:
         self._clock = clock
         self._current: asyncio.Task[dict[str, Any]] | None = None
 
-    def drafters(self) -> dict[str, Any]:
-        """The answer to `GET /dpace/drafters`."""
-        return self._fleet.drafters()
+    def drafters(self, *, shows_salt: bool) -> dict[str, Any]:
+        """The answer to `GET /dpace/drafters`.
+
+        Args:
+            shows_salt: Whether the reader may repeat the draws, and so foresee them.
+        """
+        salt = self._fleet.draw_salt if shows_salt else None
+        return {**self._fleet.drafters(), "draw_salt": salt}
 
     async def swap(self, request: DrafterRequest) -> dict[str, Any]:
         """Let another drafter serve the requests that come from now on.

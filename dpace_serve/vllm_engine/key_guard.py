@@ -16,6 +16,7 @@ from dpace_serve.vllm_engine.error_response import error_response
 PREFIX = "/dpace"
 
 _READING = ("GET", "HEAD", "OPTIONS")
+_IS_ADMIN = "dpace.is_admin"
 
 
 class KeyGuard:
@@ -40,7 +41,10 @@ class KeyGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 401 or 403, or pass the request on."""
-        refusal = self._refusal(scope) if _is_ours(scope) else None
+        refusal = None
+        if _is_ours(scope):
+            refusal = self._refusal(scope)
+            scope = {**scope, _IS_ADMIN: _has_key(Headers(scope=scope), self._admin_hashes)}
         await (refusal or self._app)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
@@ -56,6 +60,11 @@ class KeyGuard:
             )
             return error_response(HTTPStatus.FORBIDDEN, message)
         return None if _has_key(headers, self._admin_hashes) else _unauthorized("admin key")
+
+
+def is_admin(scope: Scope) -> bool:
+    """Whether a request that the guard let through came with the admin key."""
+    return scope.get(_IS_ADMIN) is True
 
 
 def require_separate(api_keys: Iterable[str], admin_key: str | None) -> None:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI, Query, Request
 from dpace_serve.live.comparisons import Comparisons
 from dpace_serve.live.operations import Operations
 from dpace_serve.vllm_engine import admin_routes
-from dpace_serve.vllm_engine.key_guard import PREFIX, KeyGuard, require_separate
+from dpace_serve.vllm_engine.key_guard import PREFIX, KeyGuard, is_admin, require_separate
 from dpace_serve.vllm_engine.recorder import MAX_RECORDS, AcceptanceRecorder
 
 router = APIRouter(prefix=PREFIX, tags=["dpace"])
@@ -29,9 +29,14 @@ async def acceptance(
 
 @router.get("/drafters")
 async def drafters(request: Request) -> dict[str, Any]:
-    """The drafters that are loaded, their roles and requests; none where nothing is drafted."""
+    """The drafters that are loaded, their roles and requests; none where nothing is drafted.
+
+    `draw_salt` is null unless the admin key was sent: with it a client could choose its drafter.
+    """
     operations: Operations | None = getattr(request.app.state, "dpace_operations", None)
-    return {"drafters": []} if operations is None else operations.drafters()
+    if operations is None:
+        return {"drafters": []}
+    return operations.drafters(shows_salt=is_admin(request.scope))
 
 
 @router.get("/verdict")

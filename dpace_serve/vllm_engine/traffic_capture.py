@@ -1,6 +1,5 @@
 """Hands finished requests to the capture of training data, where it is on."""
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,8 +8,6 @@ from dpace_serve.vllm_engine.bound_request import BoundRequest
 
 if TYPE_CHECKING:
     from vllm.sampling_params import SamplingParams
-
-_BEAM = re.compile(r"-beam-[0-9]+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +30,7 @@ class TrafficCapture:
         prompt = request.prompt_token_ids
         if prompt is None or sampling_params.n != 1 or not request.has_plain_prompt:
             return
-        if is_beam(request.request_id):
+        if request.is_beam:
             return
         if not self.writer.wants(request.workload, refused=refused, finish_reason=finish_reason):
             return
@@ -50,12 +47,3 @@ class TrafficCapture:
                 temperature=sampling_params.temperature,
             )
         )
-
-
-def is_beam(request_id: str) -> bool:
-    """Whether the engine made a request for one beam of a search.
-
-    Such a request is one token of a prompt that is mostly the search's own answer. It carries
-    nothing of what its client said, so that a refusal to be kept would be lost.
-    """
-    return _BEAM.search(request_id) is not None

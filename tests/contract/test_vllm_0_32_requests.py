@@ -11,7 +11,7 @@ async def test_vllm_0_32_beams_are_named_as_such_and_lose_what_their_request_sai
     from vllm.entrypoints.generate.beam_search.online import BeamSearchOnlineMixin
     from vllm.sampling_params import BeamSearchParams, SamplingParams
 
-    from dpace_serve.vllm_engine.traffic_capture import is_beam
+    from dpace_serve.vllm_engine.bound_request import is_beam
 
     asked = []
 

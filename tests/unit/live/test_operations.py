@@ -54,7 +54,7 @@ class Served:
 
     def __init__(self, admission, root, *, spare=1, drain=60.0, mode="shadow"):
         shutil.copytree(root / "dflash", root.parent / "first")
-        traffic = Traffic(mode=mode, share=0.6, shadow_share=1.0)
+        traffic = Traffic(mode=mode, share=0.6, shadow_share=1.0, draw_salt="a salt")
         first = describe(root.parent / "first")
         self.fleet = Fleet(first, [], num_spare_slots=spare, traffic=traffic)
         self.engine = FakeEngine()

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dpace_serve.vllm_engine.bound_request import BoundRequest
+from dpace_serve.vllm_engine.bound_request import BoundRequest, is_beam
 from dpace_serve.vllm_engine.traffic_capture import TrafficCapture
 
 DRAFTER = SimpleNamespace(name="dpace", revision="31de")
@@ -30,6 +30,7 @@ def num_kept(*, request_id="cmpl-r1-0", n=1, has_plain_prompt=True, **tags):
         ASSIGNMENT,
         "json",
         has_plain_prompt=has_plain_prompt,
+        is_beam=is_beam(request_id),
         prompt_token_ids=[1, 2],
         token_ids=[3],
     )
