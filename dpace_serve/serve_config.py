@@ -123,6 +123,12 @@ class ServeConfig(Config):
     """Share of the requests that each challenger serves in split mode; together below 1."""
     shadow_share: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the requests that the challengers draft along with in shadow mode."""
+    draw_salt: Annotated[
+        Annotated[str, Field(pattern=r"^[!-~]{16,64}$")] | None, Field(repr=False)
+    ] = None
+    """Secret that decides, with a request's id, who serves and who shadows it: 16 to 64 printable
+    ASCII characters, the same on servers that shall draw alike; a new one at each start when not
+    given."""
     spare_drafter_slots: Annotated[int, Field(ge=0)] = 1
     """Drafters that can be loaded beside those given at start; 0 switches loading off."""
     drafter_root: Path | None = None

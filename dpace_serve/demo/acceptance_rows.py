@@ -9,6 +9,7 @@ import httpx2
 
 from dpace_serve.acceptance.counts import AcceptanceCounts
 from dpace_serve.acceptance.request import RequestAcceptance
+from dpace_serve.acceptance.request_id import hashed_id
 from dpace_serve.errors import EngineError
 
 MOST_RECORDS = 256
@@ -76,7 +77,8 @@ def _get_report(url: str) -> dict[str, Any]:
 
 def _find(records: Sequence[RequestAcceptance], response_id: str) -> RequestAcceptance | None:
     # A completion is a list of prompts to the engine: its request is the response's id and "-0".
-    names = (response_id, f"{response_id}-0")
+    # Readers see hashes in place of ids.
+    names = (hashed_id(response_id), hashed_id(f"{response_id}-0"))
     return next(
         (
             record

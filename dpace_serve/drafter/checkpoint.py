@@ -4,7 +4,6 @@ Written is the z-lab layout; a folder of the speculators layout is read too, as 
 Importing and checking need no torch; only reading and writing the tensors themselves do.
 """
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpace_serve.drafter.config import DrafterConfig
+from dpace_serve.drafter.content import CONFIG_FILE, require_folder, revision
 from dpace_serve.drafter.layout import check_layout, default_target_layer_ids, tensor_shapes
 from dpace_serve.drafter.speculators import as_served, is_speculators
 from dpace_serve.drafter.weight_files import (
@@ -41,10 +41,7 @@ __all__ = [
     "write_files",
 ]
 
-CONFIG_FILE = "config.json"
 _STAGING = ".writing-"
-_REVISION_DIGITS = 12
-_CHUNK_BYTES = 1 << 20
 
 
 def read_config(folder: Path) -> DrafterConfig:
@@ -53,7 +50,7 @@ def read_config(folder: Path) -> DrafterConfig:
     Raises:
         CheckpointError: If the folder or file is missing, or the configuration breaks a rule.
     """
-    _require_folder(folder)
+    require_folder(folder)
     path = folder / CONFIG_FILE
     if not path.exists():
         raise CheckpointError(
@@ -141,34 +138,3 @@ def write_files(
             flush(folder)
             (staged / name).replace(folder / name)
         flush(folder)
-
-
-def revision(folder: Path) -> str:
-    """First 12 hex digits of the SHA-256 over `config.json` and the weight files, in name order.
-
-    For a single file: `cat config.json model.safetensors | sha256sum`.
-
-    Raises:
-        CheckpointError: If a file is missing or cannot be read.
-    """
-    _require_folder(folder)
-    digest = hashlib.sha256()
-    for path in [folder / CONFIG_FILE, *find_weight_files(folder)]:
-        try:
-            with path.open("rb") as file:
-                while chunk := file.read(_CHUNK_BYTES):
-                    digest.update(chunk)
-        except OSError as error:
-            raise CheckpointError(
-                f"{path}: cannot be read ({error.strerror}). Check the drafter's folder."
-            ) from None
-    return digest.hexdigest()[:_REVISION_DIGITS]
-
-
-def _require_folder(folder: Path) -> None:
-    if not folder.exists():
-        raise CheckpointError(f"{folder}: the drafter's folder does not exist. Check the path.")
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"{folder}: a drafter is a folder, this is a file. Give the folder around it."
-        )

@@ -7,7 +7,14 @@ from itertools import pairwise
 from typing import Any, Self
 
 from dpace_serve.drafter.config_keys import ARCHITECTURE, MODEL_TYPE, check_keys
-from dpace_serve.drafter.config_values import fact, flag, number, whole, whole_list
+from dpace_serve.drafter.config_values import (
+    fact,
+    flag,
+    num_layers,
+    number,
+    whole,
+    whole_list,
+)
 from dpace_serve.drafter.rope import Rope, RopeScaling, read_rope
 from dpace_serve.drafter.sliding import FULL_ATTENTION, SlidingAttention, read_sliding
 from dpace_serve.errors import CheckpointError
@@ -98,7 +105,7 @@ class DrafterConfig:
         rope = read_rope(values)
         facts = values.get("dpace") or {}
         hidden_size = whole("hidden_size", values)
-        num_hidden_layers = whole("num_hidden_layers", values)
+        num_hidden_layers = num_layers("num_hidden_layers", values)
         return cls(
             hidden_size=hidden_size,
             intermediate_size=whole("intermediate_size", values),
@@ -116,7 +123,7 @@ class DrafterConfig:
             block_size=whole("block_size", values, dflash),
             mask_token_id=whole("mask_token_id", dflash),
             target_layer_ids=whole_list("target_layer_ids", dflash),
-            num_target_layers=whole("num_target_layers", values),
+            num_target_layers=num_layers("num_target_layers", values),
             target_hidden_size=(
                 hidden_size
                 if values.get("target_hidden_size") is None

@@ -74,12 +74,12 @@ def _check_architecture(values: Mapping[str, Any]) -> None:
     architectures = values.get("architectures")
     if architectures != [ARCHITECTURE]:
         raise CheckpointError(
-            f'architectures must be ["{ARCHITECTURE}"] (the z-lab layout), got {architectures!r}.'
-            " Give a DFlash drafter, or convert it to that layout first."
+            f'architectures must be ["{ARCHITECTURE}"] (the z-lab layout), got'
+            f" {architectures!r:.80}. Give a DFlash drafter, or convert it to that layout first."
         )
     if values.get("model_type") != MODEL_TYPE:
         raise CheckpointError(
-            f'model_type must be "{MODEL_TYPE}", got {values.get("model_type")!r}.'
+            f'model_type must be "{MODEL_TYPE}", got {values.get("model_type")!r:.80}.'
             " Give a drafter with Qwen3 layers."
         )
 
@@ -88,8 +88,8 @@ def _check_draft_vocabulary(values: Mapping[str, Any]) -> None:
     draft_vocab_size = values.get("draft_vocab_size")
     if draft_vocab_size not in (None, values.get("vocab_size")):
         raise CheckpointError(
-            f"draft_vocab_size must equal vocab_size = {values.get('vocab_size')!r},"
-            f" got {draft_vocab_size!r}. A reduced vocabulary is not supported: give a drafter"
+            f"draft_vocab_size must equal vocab_size = {values.get('vocab_size')!r:.80},"
+            f" got {draft_vocab_size!r:.80}. A reduced vocabulary is not supported: give a drafter"
             " with the full one."
         )
 

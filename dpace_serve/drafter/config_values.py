@@ -5,6 +5,11 @@ from typing import Any
 
 from dpace_serve.errors import CheckpointError
 
+MAX_WHOLE = 2**31 - 1
+"""Beyond every size of a model; a larger number is a mistake, or is to cost time and memory."""
+MAX_LAYERS = 1024
+"""Beyond every drafter's, and every target's."""
+
 
 def given(key: str, places: tuple[Mapping[str, Any], ...]) -> object:
     """The one value of a key that may stand in several places.
@@ -19,7 +24,7 @@ def given(key: str, places: tuple[Mapping[str, Any], ...]) -> object:
         )
     if any(value != found[0] for value in found[1:]):
         raise CheckpointError(
-            f"{key} must be the same in both places, got {found[0]!r} and {found[1]!r}."
+            f"{key} must be the same in both places, got {found[0]!r:.80} and {found[1]!r:.80}."
             " Keep the one the drafter was trained with."
         )
     return found[0]
@@ -34,20 +39,45 @@ def whole(key: str, *places: Mapping[str, Any]) -> int:
     value = given(key, places)
     if not isinstance(value, int) or isinstance(value, bool):
         raise CheckpointError(
-            f"{key} must be a whole number, got {value!r}. Correct it in config.json."
+            f"{key} must be a whole number, got {value!r:.80}. Correct it in config.json."
+        )
+    if abs(value) > MAX_WHOLE:
+        raise CheckpointError(
+            f"{key} must be at most {MAX_WHOLE}, got {value!r:.80}. Correct it in config.json."
+        )
+    return value
+
+
+def num_layers(key: str, *places: Mapping[str, Any]) -> int:
+    """A number of layers, small enough to make a list of them.
+
+    Raises:
+        CheckpointError: If it is missing, ambiguous, too large or something else.
+    """
+    value = whole(key, *places)
+    if value > MAX_LAYERS:
+        raise CheckpointError(
+            f"{key} must be at most {MAX_LAYERS}, got {value}. Correct it in config.json."
         )
     return value
 
 
 def whole_list(key: str, *places: Mapping[str, Any]) -> tuple[int, ...]:
-    """A list of whole numbers.
+    """A list of whole numbers, one for each of some layers.
 
     Raises:
         CheckpointError: If it is missing, ambiguous or something else.
     """
     values = given(key, places)
     if not isinstance(values, list):
-        raise CheckpointError(f"{key} must be a list, got {values!r}. Correct it in config.json.")
+        raise CheckpointError(
+            f"{key} must be a list, got {values!r:.80}. Correct it in config.json."
+        )
+    if len(values) > MAX_LAYERS:
+        raise CheckpointError(
+            f"{key} must have at most {MAX_LAYERS} entries, got {len(values)}. Correct it in"
+            " config.json."
+        )
     return tuple(whole(key, {key: value}) for value in values)
 
 
@@ -59,8 +89,16 @@ def number(key: str, *places: Mapping[str, Any]) -> float:
     """
     value = given(key, places)
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise CheckpointError(f"{key} must be a number, got {value!r}. Correct it in config.json.")
-    return float(value)
+        raise CheckpointError(
+            f"{key} must be a number, got {value!r:.80}. Correct it in config.json."
+        )
+    try:
+        return float(value)
+    except OverflowError:
+        raise CheckpointError(
+            f"{key} must be a number that a float can hold, got {value!r:.80}. Correct it in"
+            " config.json."
+        ) from None
 
 
 def flag(key: str, values: Mapping[str, Any]) -> bool:
@@ -72,7 +110,7 @@ def flag(key: str, values: Mapping[str, Any]) -> bool:
     value = values.get(key)
     if value is not None and not isinstance(value, bool):
         raise CheckpointError(
-            f"{key} must be true or false, got {value!r}. Correct it in config.json."
+            f"{key} must be true or false, got {value!r:.80}. Correct it in config.json."
         )
     return bool(value)
 
@@ -87,7 +125,9 @@ def group(key: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise CheckpointError(f"{key} must be a group of keys, got {found!r}. Correct config.json.")
+        raise CheckpointError(
+            f"{key} must be a group of keys, got {found!r:.80}. Correct config.json."
+        )
     return found
 
 
@@ -99,5 +139,5 @@ def fact(key: str, facts: Mapping[str, Any]) -> str | None:
     """
     found = facts.get(key)
     if found is not None and not isinstance(found, str):
-        raise CheckpointError(f"dpace.{key} must be text, got {found!r}. Correct config.json.")
+        raise CheckpointError(f"dpace.{key} must be text, got {found!r:.80}. Correct config.json.")
     return found

@@ -120,7 +120,7 @@ def read_rope(values: Mapping[str, Any]) -> Rope:
     if kind in (None, DEFAULT_TYPE):
         _refuse_unknown_keys(rope, DEFAULT_TYPE, ())
         return Rope(theta, share, None)
-    if kind not in _NEEDED:
+    if not isinstance(kind, str) or kind not in _NEEDED:
         raise _unknown_type(kind)
     _refuse_unknown_keys(rope, kind, _NEEDED[kind] + _OPTIONAL[kind])
     return Rope(theta, share, _scaling(kind, rope))
@@ -153,7 +153,7 @@ def _refuse_unknown_keys(rope: Mapping[str, Any], kind: str, known: tuple[str, .
     for key, value in rope.items():
         if key not in always and key not in known and value is not None:
             raise CheckpointError(
-                f"rope_parameters.{key} is not a known key of rope_type {kind}, got {value!r}."
+                f"rope_parameters.{key} is not a known key of rope_type {kind}, got {value!r:.80}."
                 " Remove it if the drafter was trained without it; otherwise it is not supported."
             )
 
@@ -162,7 +162,7 @@ def _truth(key: str, rope: Mapping[str, Any]) -> bool:
     value = rope[key]
     if not isinstance(value, bool):
         raise CheckpointError(
-            f"{key} must be true or false, got {value!r}. Correct it in config.json."
+            f"{key} must be true or false, got {value!r:.80}. Correct it in config.json."
         )
     return value
 
@@ -177,4 +177,6 @@ def _missing(key: str, kind: str) -> CheckpointError:
 def _unknown_type(kind: object) -> CheckpointError:
     reason = _REFUSED.get(str(kind), "it is not one that is served")
     served = ", ".join((DEFAULT_TYPE, *_NEEDED))
-    return CheckpointError(f"rope_type must be one of {served}, got {kind!r}: {reason}. {_CURE}")
+    return CheckpointError(
+        f"rope_type must be one of {served}, got {kind!r:.80}: {reason}. {_CURE}"
+    )

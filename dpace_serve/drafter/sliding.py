@@ -9,6 +9,7 @@ from dpace_serve.errors import CheckpointError
 
 FULL_ATTENTION = "full_attention"
 SLIDING_ATTENTION = "sliding_attention"
+_KINDS = (FULL_ATTENTION, SLIDING_ATTENTION)
 # transformers' default of max_window_layers, where neither it nor layer_types is given.
 _FIRST_SLIDING_LAYER = 28
 
@@ -71,7 +72,7 @@ def read_sliding(
         # transformers drops the window's size then, and vLLM refuses layers without one.
         raise CheckpointError(
             f"use_sliding_window must be true where layer_types has {SLIDING_ATTENTION}, got"
-            f" {values.get('use_sliding_window')!r}. Correct what is wrong in config.json."
+            f" {values.get('use_sliding_window')!r:.80}. Correct what is wrong in config.json."
         )
     sizes = ({"sliding_window": dflash.get("swa_window_size")}, values)
     is_bidirectional = False in (values.get("is_causal"), dflash.get("causal"))
@@ -87,10 +88,10 @@ def _sliding_layers(values: Mapping[str, Any], num_hidden_layers: int) -> tuple[
         start = _FIRST_SLIDING_LAYER if first is None else whole("max_window_layers", values)
         return tuple(range(start, num_hidden_layers))
     kinds = given("layer_types", (values,))
-    if not isinstance(kinds, list) or not set(kinds) <= {FULL_ATTENTION, SLIDING_ATTENTION}:
+    if not isinstance(kinds, list) or not all(kind in _KINDS for kind in kinds):
         raise CheckpointError(
             f"layer_types must name {FULL_ATTENTION} or {SLIDING_ATTENTION} for each layer,"
-            f" got {types!r}. Give a drafter with such layers."
+            f" got {types!r:.80}. Give a drafter with such layers."
         )
     if len(kinds) != num_hidden_layers:
         raise CheckpointError(

@@ -10,7 +10,7 @@ from typing import Any
 
 from dpace_serve.drafter.config import DrafterConfig
 from dpace_serve.drafter.config_keys import ARCHITECTURE, MODEL_TYPE, check_group
-from dpace_serve.drafter.config_values import given, group, whole, whole_list
+from dpace_serve.drafter.config_values import given, group, num_layers, whole_list
 from dpace_serve.drafter.sliding import FULL_ATTENTION, SLIDING_ATTENTION
 from dpace_serve.errors import CheckpointError
 
@@ -56,7 +56,7 @@ def from_speculators(
     kind = values.get(SPECULATORS_TYPE)
     if kind != _DFLASH:
         raise CheckpointError(
-            f'{SPECULATORS_TYPE} must be "{_DFLASH}", got {kind!r}. Give a DFlash drafter.'
+            f'{SPECULATORS_TYPE} must be "{_DFLASH}", got {kind!r:.80}. Give a DFlash drafter.'
         )
     check_group(values, "", _USED | _WITHOUT_EFFECT, _ONLY_VALUE)
     body = {"model_type": MODEL_TYPE, **group("transformer_layer_config", values)}
@@ -67,13 +67,14 @@ def from_speculators(
             "the target's number of layers is not in this drafter's config.json. Name the target:"
             " dpace export FOLDER --layout zlab --output COPY --target TARGET."
         )
-    num_layers = whole("num_hidden_layers", body)
-    types = body.get("layer_types") or [FULL_ATTENTION] * num_layers
+    num_hidden_layers = num_layers("num_hidden_layers", body)
+    types = body.get("layer_types") or [FULL_ATTENTION] * num_hidden_layers
+    is_windowed = isinstance(types, list) and SLIDING_ATTENTION in types
     dflash: dict[str, Any] = {
         "mask_token_id": values.get("mask_token_id"),
         "target_layer_ids": _target_layer_ids(values),
     }
-    if SLIDING_ATTENTION in types:
+    if is_windowed:
         # vLLM takes a missing flag for true, speculators for false: no default is safe.
         flag = given("sliding_window_non_causal", (values,))
         dflash["causal"] = False if flag is True else None
@@ -86,7 +87,7 @@ def from_speculators(
             "draft_vocab_size": values.get("draft_vocab_size"),
             "layer_types": types,
             "target_hidden_size": values.get("target_hidden_size"),
-            "use_sliding_window": SLIDING_ATTENTION in types,
+            "use_sliding_window": is_windowed,
         }
     )
 

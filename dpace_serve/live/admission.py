@@ -91,16 +91,18 @@ class Admission:
         return candidate
 
     def require_unchanged(self, candidate: Candidate, request: DrafterRequest) -> None:
-        """Check after loading that the files are still those that were admitted.
+        """Check, before and after loading, that the folder is still the one that was admitted.
 
         Raises:
-            SwapError: If they are not, so that nobody can say what was loaded.
+            SwapError: If it is not, so that nobody can say what is or was loaded.
         """
-        with suppress(CheckpointError):
-            if checkpoint.revision(candidate.folder) == candidate.revision:
-                return
+        with suppress(SwapError, CheckpointError, OSError):
+            if self._find(request.folder) == candidate.folder:
+                self._require_plain_files(candidate.folder, request.folder)
+                if checkpoint.revision(candidate.folder) == candidate.revision:
+                    return
         raise _not_servable(
-            f"{request.folder}: must not change while it is loaded, but its files did. Write them "
+            f"{request.folder}: must not change while it is loaded, but it did. Write the drafter "
             "into a new folder and load that."
         )
 

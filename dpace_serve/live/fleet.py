@@ -107,8 +107,13 @@ class Fleet:
         share = self._traffic.challengers_share(len(self.challengers))
         return {Role.CHAMPION: 1 - share, Role.CHALLENGER: share}
 
+    @property
+    def draw_salt(self) -> str:
+        """What the draws depend on beside the ids of the requests."""
+        return self._traffic.draw_salt
+
     def drafters(self) -> dict[str, Any]:
-        """The answer to `GET /dpace/drafters`."""
+        """The drafters and how requests are spread over them, for every reader."""
         return {
             "mode": self._traffic.mode,
             "share": self._traffic.share,
@@ -123,7 +128,7 @@ class Fleet:
         only: elsewhere there is nothing to compare them with.
 
         Args:
-            request_id: What the draws depend on.
+            request_id: Its id as records have it, which the draws depend on.
             wanted: Name of the drafter that shall serve; none leaves it to the draw.
             may_shadow: Whether the drafts of a challenger could be judged.
 

@@ -27,8 +27,8 @@ _POLL_SECONDS = 0.05
 class DrafterEngine(Protocol):
     """The engine's side: what holds the weights."""
 
-    async def load(self, slot: int, folder: Path) -> None:
-        """Build the drafter in that slot and try it.
+    async def load(self, slot: int, folder: Path, revision: str) -> None:
+        """Build the drafter of this folder and revision in that slot and try it.
 
         Raises:
             SwapError: If it cannot; the slot then holds nothing.
@@ -76,9 +76,14 @@ class Operations:
         self._clock = clock
         self._current: asyncio.Task[dict[str, Any]] | None = None
 
-    def drafters(self) -> dict[str, Any]:
-        """The answer to `GET /dpace/drafters`."""
-        return self._fleet.drafters()
+    def drafters(self, *, shows_salt: bool) -> dict[str, Any]:
+        """The answer to `GET /dpace/drafters`.
+
+        Args:
+            shows_salt: Whether the reader may repeat the draws, and so foresee them.
+        """
+        salt = self._fleet.draw_salt if shows_salt else None
+        return {**self._fleet.drafters(), "draw_salt": salt}
 
     async def swap(self, request: DrafterRequest) -> dict[str, Any]:
         """Let another drafter serve the requests that come from now on.
@@ -172,6 +177,8 @@ class Operations:
         self._fleet.require_share_for(role)
         slot = await self._reserve(candidate)
         try:
+            # A slot may have been long in coming.
+            await asyncio.to_thread(self._admission.require_unchanged, candidate, request)
             started = self._clock()
             await self._load(slot, candidate, request)
             load_seconds = self._clock() - started
@@ -196,7 +203,7 @@ class Operations:
 
     async def _load(self, slot: int, candidate: Candidate, request: DrafterRequest) -> None:
         try:
-            await self._engine.load(slot, candidate.folder)
+            await self._engine.load(slot, candidate.folder, candidate.revision)
         except SwapError as error:
             text = str(error).replace(str(candidate.folder), request.folder)
             raise _LoadFailedError(text, status=error.status) from error

@@ -1,11 +1,15 @@
 """A file of lines that is renamed when it is full, and begins anew."""
 
+import errno
+import logging
 import os
 import stat
 from pathlib import Path
 
 from dpace_serve import durable_file
 from dpace_serve.serve_config import FsyncPolicy
+
+logger = logging.getLogger(__name__)
 
 OWNER_ONLY = 0o600
 
@@ -15,8 +19,10 @@ class RotatingFile:
 
     Every line goes to the kernel in one piece before the next, so a process that is killed leaves
     at most the last one torn. A line behind a torn one, left by a crash or a full disk, begins on a
-    line of its own. What is no regular file, as /dev/stdout or a pipe, is only written to. One
-    thread at a time uses it, and one process each path.
+    line of its own. A full file that cannot be renamed grows on, and is tried again when it has
+    grown by as much as a file may have; no other file pays for it. What is no regular file, as
+    /dev/stdout or a pipe, is only written to. One thread at a time uses it, and one process each
+    path.
 
     What the policy promises:
 
@@ -48,6 +54,7 @@ class RotatingFile:
         self._is_regular = True
         self._is_torn = False
         self._num_bytes = 0
+        self._full_at = max_bytes
         self._open()
 
     def write(self, line: str) -> None:
@@ -62,7 +69,7 @@ class RotatingFile:
         descriptor = self._open()
         content = line.encode() + b"\n"
         grown = self._num_bytes + self._is_torn + len(content)
-        if self._is_regular and self._num_bytes and grown > self._max_bytes:
+        if self._is_regular and self._num_bytes and grown > self._full_at:
             descriptor = self._rotate(descriptor)
         self._append(descriptor, b"\n" + content if self._is_torn else content)
         if self._is_regular and self._fsync == "always":
@@ -101,6 +108,7 @@ class RotatingFile:
             os.close(descriptor)
             raise
         self._is_torn = last != b"\n"
+        self._full_at = self._max_bytes
         self._descriptor = descriptor
         return descriptor
 
@@ -115,21 +123,53 @@ class RotatingFile:
                 self._is_torn = content[written - 1 : written] != b"\n"
 
     def _rotate(self, descriptor: int) -> int:
+        """Begin the next file, or go on with this one; returns the descriptor to write to."""
         if self._fsync != "never":
             os.fsync(descriptor)
+        try:
+            self._number_full_file()
+        except OSError as error:
+            self._full_at = self._num_bytes + self._max_bytes
+            logger.error(  # noqa: TRY400  (the cause is outside: a traceback would say nothing)
+                "%s is full and cannot be renamed (%s): it grows on, the next attempt is at %d "
+                "bytes",
+                self._path,
+                error,
+                self._full_at,
+            )
+            return descriptor
         os.close(descriptor)
         self._descriptor = None
-        for number in range(self._keep_files - 1, 0, -1):
-            _rename(self._full(number), self._full(number + 1))
-        _rename(self._path, self._full(1))
         return self._open()
 
-    def _full(self, number: int) -> Path:
+    def _number_full_file(self) -> None:
+        """Make the file path.1, all or nothing.
+
+        It leaves its place first, as this is what fails where it cannot be renamed.
+        """
+        leaving = self._numbered(0)
+        if leaving.exists():  # by a process that was killed here
+            self._enter(leaving)
+        try:
+            self._path.replace(leaving)
+        except FileNotFoundError:
+            return  # someone took it away
+        try:
+            self._enter(leaving)
+        except OSError:
+            leaving.replace(self._path)
+            raise
+
+    def _enter(self, leaving: Path) -> None:
+        full = [self._numbered(number) for number in range(1, self._keep_files + 1)]
+        for path in (leaving, *full):
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        # Up to the first gap only: what failed half-way before must not push out the oldest again.
+        gap = next((place for place, path in enumerate(full) if not path.exists()), len(full) - 1)
+        for place in range(gap, 0, -1):
+            full[place - 1].replace(full[place])
+        leaving.replace(full[0])
+
+    def _numbered(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}")
-
-
-def _rename(old: Path, new: Path) -> None:
-    try:
-        old.replace(new)
-    except FileNotFoundError:
-        return  # there are not that many yet, or someone took it away

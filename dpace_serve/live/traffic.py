@@ -1,14 +1,19 @@
 """Traffic: which requests the challengers serve or shadow.
 
-A draw is a function of the request's id alone, so that every server draws the same, and anyone
-can repeat it: the 6-byte BLAKE2b hash of the id in UTF-8, personalised with `dpace-split` or
-`dpace-shadow`, read as a big-endian number and divided by 2**48.
+A draw is a function of the request's id, as records have it, and of `draw_salt`: whoever knows
+both can repeat it, and servers with the same salt draw alike. It is the 6-byte BLAKE2b hash of the
+id in UTF-8, with the salt as its key and personalised with `dpace-split` or `dpace-shadow`, read as
+a big-endian number and divided by 2**48.
 
-    int.from_bytes(hashlib.blake2b(id, digest_size=6, person=b"dpace-split").digest()) / 2**48
+    hashed = hashlib.blake2b(id, digest_size=6, key=draw_salt, person=b"dpace-split")
+    int.from_bytes(hashed.digest()) / 2**48
+
+Clients choose the ids. Whoever knew the salt could choose a drafter with them, so only the admin
+key shows it.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Literal
 
@@ -28,6 +33,7 @@ class Traffic:
     mode: Literal["shadow", "split"]
     share: float
     shadow_share: float
+    draw_salt: str = field(repr=False)
 
     def serving_challenger(self, request_id: str, num_challengers: int) -> int | None:
         """Index of the challenger that serves a request; None for the champion.
@@ -35,7 +41,7 @@ class Traffic:
         In split mode number i, from 0, serves the draws in [i * share, (i + 1) * share).
         """
         if self.mode == "split":
-            drawn = draw(request_id, "split")
+            drawn = draw(request_id, "split", salt=self.draw_salt)
             for index in range(num_challengers):
                 if drawn < (index + 1) * self.share:
                     return index
@@ -43,7 +49,9 @@ class Traffic:
 
     def is_shadowed(self, request_id: str) -> bool:
         """Whether the challengers draft along with a request that the champion serves."""
-        return self.mode == "shadow" and draw(request_id, "shadow") < self.shadow_share
+        if self.mode != "shadow":
+            return False
+        return draw(request_id, "shadow", salt=self.draw_salt) < self.shadow_share
 
     def challengers_share(self, num_challengers: int) -> float:
         """Configured share of the requests that challengers serve."""
@@ -63,11 +71,12 @@ class Traffic:
             )
 
 
-def draw(request_id: str, purpose: Purpose) -> float:
-    """A number in [0, 1) that depends on the id and the purpose alone."""
+def draw(request_id: str, purpose: Purpose, *, salt: str) -> float:
+    """A number in [0, 1) that depends on the id, the purpose and the salt alone."""
     digest = hashlib.blake2b(
         request_id.encode("utf-8", "surrogatepass"),
         digest_size=_DRAW_BYTES,
+        key=salt.encode(),
         person=_PERSONS[purpose],
     ).digest()
     return int.from_bytes(digest, "big") / (1 << 8 * _DRAW_BYTES)

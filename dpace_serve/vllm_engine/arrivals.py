@@ -2,9 +2,15 @@
 
 from typing import TYPE_CHECKING
 
+from dpace_serve.acceptance.request_id import recorded_id
 from dpace_serve.live.fleet import Fleet
 from dpace_serve.serve_config import OTHER_WORKLOAD
-from dpace_serve.vllm_engine.bound_request import BoundRequest, can_be_shadowed, is_plain
+from dpace_serve.vllm_engine.bound_request import (
+    BoundRequest,
+    can_be_shadowed,
+    is_beam,
+    is_plain,
+)
 from dpace_serve.vllm_engine.workload_header import workload_of_header
 
 if TYPE_CHECKING:
@@ -51,19 +57,21 @@ class Arrivals:
                 "drafter. Its operator can allow it with allow_drafter_choice."
             )
         is_known, workload = self._workload_of(sampling_params)
+        kept_id = recorded_id(request_id)
         assignment = self.fleet.assign(
-            request_id,
+            kept_id,
             wanted=None if wanted is None else str(wanted),
             may_shadow=can_be_shadowed(prompt, sampling_params),
         )
         request = BoundRequest(
-            request_id,
+            kept_id,
             assignment,
             workload,
             has_unknown_workload=not is_known,
             has_plain_prompt=is_plain(prompt),
+            is_beam=is_beam(request_id),
         )
-        self._running.setdefault(request_id, []).append(request)
+        self._running.setdefault(kept_id, []).append(request)
         return request
 
     def leave(self, request: BoundRequest) -> None:
@@ -74,7 +82,7 @@ class Arrivals:
 
     def find(self, request_id: str) -> BoundRequest | None:
         """The running request of this name; none where a client gave several the same one."""
-        named = self._running.get(request_id, [])
+        named = self._running.get(recorded_id(request_id), [])
         return named[0] if len(named) == 1 else None
 
     def _workload_of(self, sampling_params: "SamplingParams") -> tuple[bool, str]:

@@ -1,5 +1,6 @@
 """A request from its arrival to its end: the drafters it is bound to, and its tokens."""
 
+import re
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field
@@ -12,17 +13,22 @@ if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
     from vllm.sampling_params import SamplingParams
 
+_BEAM = re.compile(r"-beam-[0-9]+$")
+_FIRST_LOAD_SALT = "dpace"
+"""Stands before a client's salt where only the server's first drafter is concerned."""
+
 
 @dataclass(slots=True)
 class BoundRequest:
     """What is known of a request while it runs.
 
     Attributes:
-        request_id: The engine's name of it.
+        request_id: The engine's name of it, as records have it.
         assignment: Its drafters.
         workload: Workload label.
         has_unknown_workload: Whether it named another one than the configured.
         has_plain_prompt: Whether token ids are all of its prompt, and the target answers as it is.
+        is_beam: Whether the engine made it for one beam of a search.
         prompt_token_ids: Token ids of its prompt; none until the engine answers.
         token_ids: Token ids of its answer so far.
     """
@@ -32,6 +38,7 @@ class BoundRequest:
     workload: str
     has_unknown_workload: bool = False
     has_plain_prompt: bool = False
+    is_beam: bool = False
     prompt_token_ids: list[int] | None = None
     token_ids: list[int] = field(default_factory=list)
 
@@ -63,12 +70,25 @@ class BoundRequest:
 def salted(prompt: object, cache_salt: str | None) -> object:
     """The prompt with this salt before its own: it meets cached blocks of its drafters only.
 
-    A prompt that streams in is left as it is: stale keys would cost acceptance, never an answer.
+    A client's salt never stands alone, where it could be the salt of other drafters; behind a bar,
+    which ours have not, no two pairs are the same text. A prompt that streams in is left as it is:
+    stale keys would cost acceptance, never an answer.
     """
-    if cache_salt is None or not isinstance(prompt, Mapping):
+    if not isinstance(prompt, Mapping):
         return prompt
     own: Any = prompt.get("cache_salt")
-    return {**prompt, "cache_salt": cache_salt if own is None else f"{cache_salt}|{own}"}
+    if own is not None:
+        return {**prompt, "cache_salt": f"{cache_salt or _FIRST_LOAD_SALT}|{own}"}
+    return prompt if cache_salt is None else {**prompt, "cache_salt": cache_salt}
+
+
+def is_beam(request_id: str) -> bool:
+    """Whether the engine made a request, by its whole name, for one beam of a search.
+
+    Such a request is one token of a prompt that is mostly the search's own answer. It carries
+    nothing of what its client said, so that a refusal to be kept would be lost.
+    """
+    return _BEAM.search(request_id) is not None
 
 
 def is_plain(prompt: object) -> bool:

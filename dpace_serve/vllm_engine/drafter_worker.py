@@ -20,15 +20,15 @@ class DrafterWorker:
 
     model_runner: "GPUModelRunner"
 
-    def dpace_load_drafter(self, slot: int, folder: str) -> tuple[float, str]:
-        """Put another drafter into a slot that no request is bound to.
+    def dpace_load_drafter(self, slot: int, folder: str, revision: str) -> tuple[float, str]:
+        """Put another drafter, of this revision, into a slot that no request is bound to.
 
         Returns:
             Seconds that it took, and why it was refused; empty if it is loaded.
         """
         began = time.perf_counter()
         try:
-            _proposer(self.model_runner).reload(slot, Path(folder))
+            _proposer(self.model_runner).reload(slot, Path(folder), revision)
         except SwapError as error:
             return time.perf_counter() - began, str(error)
         return time.perf_counter() - began, ""

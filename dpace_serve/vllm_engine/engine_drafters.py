@@ -18,15 +18,17 @@ class EngineDrafters:
     def __init__(self, engine_client: "EngineClient") -> None:
         self._engine = engine_client
 
-    async def load(self, slot: int, folder: Path) -> None:
+    async def load(self, slot: int, folder: Path, revision: str) -> None:
         """Write the weights of a drafter into a slot, on every worker, and try it.
+
+        Each worker hashes the files that it has opened before it reads the weights from them.
 
         Raises:
             SwapError: If a worker could not.
         """
         try:
             answers: list[Any] = await self._engine.collective_rpc(
-                "dpace_load_drafter", args=(slot, str(folder))
+                "dpace_load_drafter", args=(slot, str(folder), revision)
             )
         except Exception as error:
             raise SwapError(

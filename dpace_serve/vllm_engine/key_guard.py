@@ -17,6 +17,7 @@ PREFIX = "/dpace"
 
 _READING = ("GET", "HEAD", "OPTIONS")
 _FETCHING = ("GET", "HEAD")
+_IS_ADMIN = "dpace.is_admin"
 
 
 class KeyGuard:
@@ -50,7 +51,10 @@ class KeyGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 401 or 403, or pass the request on."""
-        refusal = self._refusal(scope) if _is_ours(scope) else None
+        refusal = None
+        if _is_ours(scope):
+            refusal = self._refusal(scope)
+            scope = {**scope, _IS_ADMIN: _has_key(Headers(scope=scope), self._admin_hashes)}
         await (refusal or self._app)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
@@ -73,6 +77,11 @@ class KeyGuard:
         # The very path that the router will match, so that nothing else can be reached by it.
         is_fetched = scope["type"] == "http" and scope["method"] in _FETCHING
         return is_fetched and get_route_path(scope) in self._public_paths
+
+
+def is_admin(scope: Scope) -> bool:
+    """Whether a request that the guard let through came with the admin key."""
+    return scope.get(_IS_ADMIN) is True
 
 
 def require_separate(api_keys: Iterable[str], admin_key: str | None) -> None:

@@ -175,8 +175,10 @@ class DpaceProposer(DFlashProposer):
         self._read_others(inputs, bindings, rows)
         return draft_tokens
 
-    def reload(self, slot: int, folder: Path) -> None:
+    def reload(self, slot: int, folder: Path, revision: str) -> None:
         """Put another drafter of the same shape into a slot that no request is bound to.
+
+        Nothing is loaded but files of this revision.
 
         Raises:
             SwapError: If the drafter cannot be loaded.
@@ -184,7 +186,7 @@ class DpaceProposer(DFlashProposer):
         """
         if not 0 <= slot < len(self.slots):
             raise ValueError(f"slots run from 0 to {len(self.slots) - 1}, got {slot}.")
-        reload(self.slots[slot], folder)
+        reload(self.slots[slot], folder, revision)
 
     def _bindings(self, num_rows: int) -> list[RowBinding]:
         if self.runner is None or len(self.slots) == 1:

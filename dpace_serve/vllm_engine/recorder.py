@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpace_serve.acceptance.exclusion import ExclusionReason
 from dpace_serve.acceptance.request import RequestAcceptance
+from dpace_serve.acceptance.request_id import hashed_id
 from dpace_serve.live.comparisons import Comparisons
 from dpace_serve.metrics.exporter import AcceptanceMetrics
 from dpace_serve.metrics.names import ExportStage
@@ -74,8 +75,13 @@ class AcceptanceRecorder:
         self._records: deque[RequestAcceptance] = deque(maxlen=MAX_RECORDS)
         self._has_failed = False
 
-    def snapshot(self, num_records: int) -> dict[str, Any]:
-        """The champion, all sums, and the newest records that are counted, oldest first."""
+    def snapshot(self, num_records: int, *, shows_ids: bool = False) -> dict[str, Any]:
+        """The champion, all sums, and the newest records that are counted, oldest first.
+
+        Args:
+            num_records: How many records.
+            shows_ids: Whether records have the requests' ids, or hashes in their place.
+        """
         newest = list(self._records)[max(0, len(self._records) - num_records) :]
         champion, sums = self._fleet.champion, self._metrics.snapshot()
         return {
@@ -88,7 +94,7 @@ class AcceptanceRecorder:
                 "num_draft_tokens": sums["num_draft_tokens"],
             },
             **sums,
-            "records": [record.to_dict() for record in newest],
+            "records": [_row(record, shows_id=shows_ids) for record in newest],
         }
 
     def history(self) -> dict[str, Any]:
@@ -241,3 +247,8 @@ class AcceptanceRecorder:
                 error,
                 exc_info=error,
             )
+
+
+def _row(record: RequestAcceptance, *, shows_id: bool) -> dict[str, Any]:
+    row = record.to_dict()
+    return row if shows_id else row | {"request_id": hashed_id(record.request_id)}

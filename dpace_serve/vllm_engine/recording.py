@@ -1,5 +1,6 @@
 """Puts together what follows the drafters of a running engine: who drafts, and what it gains."""
 
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 METHOD = "dflash"
 CLOSE_SECONDS = 5.0
 """How long a stopping server waits for the disk."""
+_SALT_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,12 @@ def _fleet(vllm_config: "VllmConfig", config: ServeConfig) -> Fleet:
         champion,
         [describe(challenger) for challenger in config.challengers],
         num_spare_slots=config.spare_drafter_slots,
-        traffic=Traffic(config.mode, config.share, config.shadow_share),
+        traffic=Traffic(
+            config.mode,
+            config.share,
+            config.shadow_share,
+            config.draw_salt or secrets.token_hex(_SALT_BYTES),
+        ),
     )
 
 

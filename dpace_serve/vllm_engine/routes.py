@@ -13,7 +13,7 @@ from dpace_serve.dashboard.routes import build_router, public_paths
 from dpace_serve.live.comparisons import Comparisons
 from dpace_serve.live.operations import Operations
 from dpace_serve.vllm_engine import admin_routes
-from dpace_serve.vllm_engine.key_guard import PREFIX, KeyGuard, require_separate
+from dpace_serve.vllm_engine.key_guard import PREFIX, KeyGuard, is_admin, require_separate
 from dpace_serve.vllm_engine.recorder import MAX_RECORDS, AcceptanceRecorder
 
 router = APIRouter(prefix=PREFIX, tags=["dpace"])
@@ -24,9 +24,14 @@ async def acceptance(
     request: Request,
     records: Annotated[int, Query(ge=0, le=MAX_RECORDS, description="newest requests to add")] = 0,
 ) -> dict[str, Any]:
-    """Acceptance since the server started; `drafter` is null where nothing is drafted."""
+    """Acceptance since the server started; `drafter` is null where nothing is drafted.
+
+    Records have a hash in place of the request's id, unless the admin key was sent.
+    """
     recorder: AcceptanceRecorder | None = request.app.state.dpace
-    return {"drafter": None} if recorder is None else recorder.snapshot(records)
+    if recorder is None:
+        return {"drafter": None}
+    return recorder.snapshot(records, shows_ids=is_admin(request.scope))
 
 
 @router.get("/history")
@@ -38,9 +43,14 @@ async def history(request: Request) -> dict[str, Any]:
 
 @router.get("/drafters")
 async def drafters(request: Request) -> dict[str, Any]:
-    """The drafters that are loaded, their roles and requests; none where nothing is drafted."""
+    """The drafters that are loaded, their roles and requests; none where nothing is drafted.
+
+    `draw_salt` is null unless the admin key was sent: with it a client could choose its drafter.
+    """
     operations: Operations | None = getattr(request.app.state, "dpace_operations", None)
-    return {"drafters": []} if operations is None else operations.drafters()
+    if operations is None:
+        return {"drafters": []}
+    return operations.drafters(shows_salt=is_admin(request.scope))
 
 
 @router.get("/verdict")

@@ -1,6 +1,7 @@
 """One more drafter in the engine: its own weights, keys and values, and a checkpoint to reload."""
 
 import copy
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from vllm.v1.attention.backends.utils import PAD_SLOT_ID
 from vllm.v1.spec_decode.dflash import DFlashProposer
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
+from dpace_serve.drafter.content import pinned_weights
 from dpace_serve.errors import CheckpointError, SwapError
 
 
@@ -73,7 +75,7 @@ class SlotProposer(DFlashProposer):
         return model
 
 
-def reload(proposer: DFlashProposer, folder: Path) -> None:
+def reload(proposer: DFlashProposer, folder: Path, revision: str) -> None:
     """Write the weights of another drafter of the same shape over those of a proposer's.
 
     The model stays the same object, so whatever was compiled or captured for it stays valid, and so
@@ -82,6 +84,7 @@ def reload(proposer: DFlashProposer, folder: Path) -> None:
     Args:
         proposer: Whose drafter is replaced, between two steps; nobody may draft with it now.
         folder: Folder of the new drafter, which has the shape of the old one.
+        revision: What its files must be, so that nothing is loaded but what was checked.
 
     Raises:
         SwapError: If the weights cannot be replaced, or the new drafter computes no numbers.
@@ -93,11 +96,20 @@ def reload(proposer: DFlashProposer, folder: Path) -> None:
             "cannot be replaced while serving. Restart with the new one.",
             status=HTTPStatus.UNPROCESSABLE_ENTITY,
         )
+    # Whatever format the engine was started with: any other might open a pickle.
+    load_config = replace(
+        get_draft_load_config(proposer.vllm_config),
+        load_format="safetensors",
+        model_loader_extra_config={},
+    )
     model_config = copy.copy(proposer.draft_model_config)
-    model_config.model = str(folder)
-    load_config = get_draft_load_config(proposer.vllm_config)
-    with set_current_vllm_config(proposer.vllm_config):
-        get_model_loader(load_config).load_weights(model, model_config)
+    try:
+        with pinned_weights(folder, revision) as pinned:
+            model_config.model = str(pinned)
+            with set_current_vllm_config(proposer.vllm_config):
+                get_model_loader(load_config).load_weights(model, model_config)
+    except CheckpointError as error:
+        raise SwapError(str(error), status=HTTPStatus.UNPROCESSABLE_ENTITY) from None
     _require_numbers(proposer)
 
 

@@ -30,6 +30,8 @@ class TrafficCapture:
         prompt = request.prompt_token_ids
         if prompt is None or sampling_params.n != 1 or not request.has_plain_prompt:
             return
+        if request.is_beam:
+            return
         if not self.writer.wants(request.workload, refused=refused, finish_reason=finish_reason):
             return
         drafter = request.assignment.serving.drafter

@@ -13,6 +13,7 @@ import pytest
 from dpace_serve.acceptance.last_step import settle_last_step
 from dpace_serve.acceptance.shadow import ShadowDraft, settle_drafts
 from dpace_serve.demo import bundle
+from dpace_serve.drafter import checkpoint
 
 pytestmark = [pytest.mark.engine]
 
@@ -223,10 +224,22 @@ def test_a_reloaded_slot_drafts_with_the_new_drafter(engine, answer, prompts):
     folders = {TWIN: bundle.drafter_folder("dflash"), OTHER: bundle.drafter_folder("dpace")}
     for slot, folder in folders.items():
         ((seconds, problem),) = engine.collective_rpc(
-            "dpace_load_drafter", args=(slot, str(folder))
+            "dpace_load_drafter", args=(slot, str(folder), checkpoint.revision(folder))
         )
         assert problem == ""
         assert seconds > 0
     for slot, former in ((TWIN, OTHER), (OTHER, TWIN)):
         outputs = answer(prompts, [(slot,)] * len(prompts), temperature=0.0)
         assert list(map(live_steps, outputs)) == before[former]
+
+
+def test_a_slot_keeps_its_weights_where_the_files_are_not_those_that_were_checked(
+    engine, answer, prompts
+):
+    before = answer(prompts[:2], [(TWIN,)] * 2, temperature=0.0)
+    folder = bundle.drafter_folder("dpace")
+    other = checkpoint.revision(bundle.drafter_folder("dflash"))
+    ((_, problem),) = engine.collective_rpc("dpace_load_drafter", args=(TWIN, str(folder), other))
+    assert f"revision must be {other}" in problem
+    after = answer(prompts[:2], [(TWIN,)] * 2, temperature=0.0)
+    assert list(map(live_steps, after)) == list(map(live_steps, before))

@@ -174,6 +174,11 @@ def test_captured_are_the_tokens_of_what_the_operator_allows(live, texts):
         expected.append((choice["prompt_token_ids"], choice["token_ids"]))
         with live.stream(COMPLETIONS, request_id=live.new_id(), **body, vllm_xargs=tags) as chunks:
             assert len(list(chunks)) > 1
+    # Its beams lose the refusal on their way into the engine.
+    beams = {"use_beam_search": True, "n": 2, "vllm_xargs": {"dpace_capture": 0}}
+    searched = {"model": "tiny", "prompt": texts[1], "max_tokens": 3, **beams}
+    response = live.client.post(COMPLETIONS, json=searched, headers={"X-DPACE-Workload": "json"})
+    assert response.status_code == 200, response.text
     live.wait_until_idle()
     kept = live.wait_for(lambda: captured(live), lambda found: len(found) >= 2)
     assert [(row["prompt_token_ids"], row["output_token_ids"]) for row in kept] == expected[:1] * 2

@@ -1,4 +1,4 @@
-"""Split mode: the id of a request alone decides who serves it."""
+"""Split mode: the id of a request and the server's salt decide who serves it."""
 
 import hashlib
 
@@ -8,18 +8,21 @@ pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(600)]
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 NUM_REQUESTS = 12
+SALT = "a-salt-of-two-replicas"
 
 
 @pytest.fixture(scope="module")
 def split(open_live_server):
-    with open_live_server("--mode", "split", "--share", "0.5") as server:
+    with open_live_server(
+        "--mode", "split", "--share", "0.5", "--set", f"draw_salt={SALT}"
+    ) as server:
         yield server
 
 
 def drawn_to_challenger(name):
     """The documented draw, of the engine's name of a request."""
-    digest = hashlib.blake2b(name.encode(), digest_size=6, person=b"dpace-split").digest()
-    return int.from_bytes(digest, "big") / 2**48 < 0.5
+    hashed = hashlib.blake2b(name.encode(), digest_size=6, key=SALT.encode(), person=b"dpace-split")
+    return int.from_bytes(hashed.digest(), "big") / 2**48 < 0.5
 
 
 @pytest.mark.parametrize("path", [COMPLETIONS, CHAT])

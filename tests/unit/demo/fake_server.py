@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from dpace_serve.acceptance.last_step import settle_last_step
 from dpace_serve.acceptance.request import RequestAcceptance
+from dpace_serve.acceptance.request_id import hashed_id
 from dpace_serve.metrics.exporter import AcceptanceMetrics
 
 ACCEPTED = {"dflash": 1, "dpace": 2}
@@ -36,6 +37,10 @@ metrics = AcceptanceMetrics(
 metrics.add_drafter(drafter, "0" * 12, NUM_DRAFT_TOKENS + 1, ["champion"])
 
 
+def as_shown(record):
+    return record.to_dict() | {"request_id": hashed_id(record.request_id)}
+
+
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         path = urlsplit(self.path).path
@@ -43,7 +48,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(503 if behaviour == "unhealthy" else 200)
             self.end_headers()
         elif path == "/dpace/acceptance" and drafter != "none":
-            kept = [] if behaviour == "forgetful" else [record.to_dict() for record in records]
+            kept = [] if behaviour == "forgetful" else [as_shown(record) for record in records]
             self.reply({**metrics.snapshot(), "records": kept})
         else:
             self.send_error(404)

@@ -2,12 +2,14 @@
 
 import json
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from dpace_serve.acceptance.request import RequestAcceptance
+from dpace_serve.acceptance.request_id import hashed_id
 from dpace_serve.acceptance.shadow import ShadowSteps
 from dpace_serve.demo.acceptance_rows import fetch_rows
 from dpace_serve.metrics.exporter import AcceptanceMetrics
@@ -36,7 +38,10 @@ def url():
     metrics.observe(SHADOW)
     metrics.observe(SERVED)
     metrics.exclude(EMPTY)
-    records = [record.to_dict() for record in (SHADOW, SERVED, EMPTY)]
+    records = [
+        record.to_dict() | {"request_id": hashed_id(record.request_id)}
+        for record in (SHADOW, SERVED, EMPTY)
+    ]
     body = json.dumps({**metrics.snapshot(), "records": records}).encode()
 
     class Handler(BaseHTTPRequestHandler):
@@ -60,4 +65,4 @@ def url():
 def test_an_answer_has_the_record_of_who_served_it_and_none_where_that_is_excluded(url):
     rows = fetch_rows(url, ["two", "one"], timeout_seconds=1)
     assert rows.num_draft_tokens == 3
-    assert rows.records == (None, SERVED)
+    assert rows.records == (None, replace(SERVED, request_id=hashed_id("one")))

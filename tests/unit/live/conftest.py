@@ -12,6 +12,8 @@ from dpace_serve.live.fleet import Fleet
 from dpace_serve.live.hosted import Candidate
 from dpace_serve.live.traffic import Traffic
 
+SALT = "a salt of tests"
+
 
 @pytest.fixture
 def config():
@@ -33,7 +35,7 @@ def fleet(candidate):
     """Make fleets; the champion is called a, the challengers as given."""
 
     def make(*challengers, spare=1, mode="shadow", share=0.1, shadow_share=1.0):
-        traffic = Traffic(mode=mode, share=share, shadow_share=shadow_share)
+        traffic = Traffic(mode=mode, share=share, shadow_share=shadow_share, draw_salt=SALT)
         return Fleet(
             candidate("a"),
             [candidate(name) for name in challengers],

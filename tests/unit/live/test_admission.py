@@ -1,8 +1,12 @@
 """Which folders may be loaded, and how little a refusal tells."""
 
+import contextlib
+import json
 import os
+import resource
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -187,6 +191,53 @@ def test_a_change_after_admission_is_noticed(admission, root):
     shutil.rmtree(root / "dpace")
     with pytest.raises(SwapError, match="must not change"):
         admission.require_unchanged(candidate, request)
+
+
+HOSTILE = [
+    '{"num_hidden_layers": 1000000, "layer_types": null}',
+    '{"num_hidden_layers": 100000000, "layer_types": null}',
+    '{"num_hidden_layers": 1000000, "layer_types": null, "use_sliding_window": true,'
+    ' "sliding_window": 64, "max_window_layers": 0}',
+    f'{{"num_target_layers": {"9" * 401}}}',
+    f'{{"head_dim": {"9" * 401}}}',
+    f'{{"rms_norm_eps": {"9" * 401}}}',
+    f'{{"rope_theta": {"9" * 401}}}',
+    f'{{"vocab_size": {"9" * 401}, "draft_vocab_size": {"8" * 401}}}',
+    f'{{"rope_parameters": {{"rope_theta": 10000, "rope_type": "linear", "factor": {"9" * 401}}}}}',
+    '{"rope_parameters": {"rope_theta": 10000, "rope_type": [[]]}}',
+    '{"layer_types": ["full_attention", []]}',
+    '{"layer_types": {}}',
+    f'{{"layer_types": "{"y" * 100_000}"}}',
+    f'{{"dflash_config": {{"mask_token_id": 1, "target_layer_ids": [{"1," * 100_000}1]}}}}',
+    f'{{"model_type": {"[" * 900}{"]" * 900}}}',
+    f'{{"speculators_model_type": "dflash", "transformer_layer_config": {{"num_target_layers": 28,'
+    f' "num_hidden_layers": {"9" * 401}}}}}',
+    '{"speculators_model_type": "dflash", "transformer_layer_config": {"num_target_layers": 28,'
+    ' "num_hidden_layers": 2, "layer_types": 5}}',
+]  # fmt: skip
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("changes", HOSTILE)
+def test_a_hostile_configuration_is_refused_at_once_and_in_few_words(admission, root, changes):
+    file = root / "dpace" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | json.loads(changes)))
+    with one_gigabyte_more():
+        status, text = refusal(admission, ask("dpace"))
+    assert status == 422
+    assert len(text) < 600
+
+
+@contextlib.contextmanager
+def one_gigabyte_more():
+    """Memory of this process is limited to what it has and a gigabyte."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 10**9, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def test_a_drafter_given_at_start_is_described_without_a_root(root):

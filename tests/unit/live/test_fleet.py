@@ -43,14 +43,14 @@ def test_nobody_shadows_a_request_that_cannot_be_judged_or_is_not_drawn(fleet):
     hosted = fleet("b", shadow_share=0.5)
     for number in range(50):
         is_shadowed = bool(assign(hosted, f"r{number}").shadows)
-        assert is_shadowed == (draw(f"r{number}", "shadow") < 0.5)
+        assert is_shadowed == (draw(f"r{number}", "shadow", salt=hosted.draw_salt) < 0.5)
 
 
 def test_in_split_mode_the_draw_decides_who_serves(fleet):
     hosted = fleet("b", "c", mode="split", share=0.3)
     for number in range(100):
         serving = assign(hosted, f"r{number}").serving
-        drawn = draw(f"r{number}", "split")
+        drawn = draw(f"r{number}", "split", salt=hosted.draw_salt)
         expected = "b" if drawn < 0.3 else "c" if drawn < 0.6 else "a"
         assert serving.drafter.name == expected
         assert serving.arm == ("champion" if expected == "a" else "challenger")

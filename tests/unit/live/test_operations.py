@@ -21,19 +21,21 @@ class FakeEngine:
 
     def __init__(self):
         self.loaded = []
+        self.revisions = []
         self.has_begun = asyncio.Event()
         self.may_end = asyncio.Event()
         self.may_end.set()
         self.error = None
         self.while_loading = lambda: None
 
-    async def load(self, slot, folder):
+    async def load(self, slot, folder, revision):
         self.has_begun.set()
         await self.may_end.wait()
         self.while_loading()
         if self.error is not None:
             raise self.error
         self.loaded.append((slot, folder.name))
+        self.revisions.append(revision)
 
 
 class Clock:
@@ -52,7 +54,7 @@ class Served:
 
     def __init__(self, admission, root, *, spare=1, drain=60.0, mode="shadow"):
         shutil.copytree(root / "dflash", root.parent / "first")
-        traffic = Traffic(mode=mode, share=0.6, shadow_share=1.0)
+        traffic = Traffic(mode=mode, share=0.6, shadow_share=1.0, draw_salt="a salt")
         first = describe(root.parent / "first")
         self.fleet = Fleet(first, [], num_spare_slots=spare, traffic=traffic)
         self.engine = FakeEngine()
@@ -96,6 +98,7 @@ async def test_a_swap_loads_the_drafter_and_lets_it_serve(served, root, caplog):
     with caplog.at_level(logging.INFO):
         answer = await served.swap("dpace")
     assert served.engine.loaded == [(1, "dpace")]
+    assert served.engine.revisions == [describe(root / "dpace").revision]
     assert served.rows() == [("retired", "first"), ("champion", "dpace")]
     revisions = {name: describe(root / name).revision for name in ("dpace", "dflash")}
     assert answer == {
@@ -250,6 +253,32 @@ async def test_a_folder_that_changes_while_it_is_loaded_is_refused(served, root)
     assert error.status == 422
     assert served.fleet.drafters() == before
     assert served.results == [("swap", "refused")]
+
+
+@pytest.mark.parametrize("change", ["a link out of the root", "a pickle", "other weights", "gone"])
+async def test_a_folder_that_changes_while_a_slot_drains_never_reaches_the_engine(
+    served, root, change
+):
+    running = served.fleet.assign("r1", wanted=None, may_shadow=True)
+    await served.swap("dpace")
+    before = served.rows()
+    waiting = asyncio.create_task(served.swap("dflash"))
+    await asyncio.sleep(0.3)
+    if change == "a pickle":
+        (root / "dflash" / "model.bin").write_bytes(b"x")
+    elif change == "other weights":
+        shutil.copy(root / "dpace" / "model.safetensors", root / "dflash" / "model.safetensors")
+    else:
+        (root / "dflash").rename(root.parent / "outside")  # the same files, elsewhere
+    if change == "a link out of the root":
+        (root / "dflash").symlink_to(root.parent / "outside")
+    served.fleet.release(running)
+    error = await refusal(waiting)
+    assert error.status == 422
+    assert "must not change" in str(error)
+    assert str(root.parent) not in str(error)
+    assert served.engine.loaded == [(1, "dpace")]
+    assert served.rows() == [("empty", None), *before[1:]]
 
 
 async def test_a_swap_waits_for_the_requests_of_the_slot_that_it_needs(served):

@@ -150,6 +150,99 @@ def test_a_file_that_someone_took_away_is_begun_anew_when_it_is_full(tmp_path):
     assert contents(path) == {"log": "six\n", "taken": "one\ntwo\n"}
 
 
+@pytest.fixture
+def pinned(monkeypatch):
+    """Make a file that cannot be renamed, as one that is mounted by itself."""
+    rename, held = Path.replace, set()
+
+    def replace(path, new):
+        if path in held:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        return rename(path, new)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    return held
+
+
+def test_a_file_that_cannot_be_renamed_grows_on_and_the_full_ones_stay(tmp_path, pinned, caplog):
+    path = tmp_path / "log"
+    file = opened(path, max_bytes=8)
+    for line in ("one", "two", "six", "ten"):
+        file.write(line)
+    full = {"log.1": "one\ntwo\n"}
+    assert contents(path) == {"log": "six\nten\n", **full}
+    pinned.add(path)
+    for number in range(20):
+        file.write(f"n{number:02}")
+    kept = "six\nten\n" + "".join(f"n{number:02}\n" for number in range(20))
+    assert contents(path) == {"log": kept, **full}
+    # Tried at 8 bytes, and again after each 8 more: 80 of the 88 bytes are behind an attempt.
+    assert caplog.text.count("busy") == 10
+
+
+def test_it_is_renamed_once_that_works_again(tmp_path, pinned):
+    path = tmp_path / "log"
+    file = opened(path, max_bytes=8)
+    pinned.add(path)
+    for line in ("one", "two", "six"):
+        file.write(line)
+    pinned.clear()
+    file.write("ten")  # 16 bytes: as much again as a file may have
+    file.write("new")
+    assert contents(path) == {"log": "new\n", "log.1": "one\ntwo\nsix\nten\n"}
+    for line in ("a-1", "b-1"):
+        file.write(line)
+    assert contents(path)["log"] == "b-1\n"  # from then on at its usual size
+
+
+@pytest.mark.parametrize("name", ["log.1", "log.2", "log.3"])
+def test_a_folder_in_place_of_a_full_file_costs_no_other_and_no_line(tmp_path, name):
+    path = tmp_path / "log"
+    file = opened(path, max_bytes=4, keep_files=3)
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "inside").write_text("x")
+    for number in (1, 2, 3):
+        full = tmp_path / f"log.{number}"
+        if full.name != name:
+            full.write_text(f"full {number}")
+    for line in ("one", "two", "six", "ten"):
+        file.write(line)
+    assert path.read_text() == "one\ntwo\nsix\nten\n"
+    assert (tmp_path / name / "inside").read_text() == "x"
+    rest = {full.name: full.read_text() for full in tmp_path.glob("log.?") if full.is_file()}
+    assert rest == {f"log.{n}": f"full {n}" for n in (1, 2, 3) if f"log.{n}" != name}
+
+
+def test_a_full_file_that_cannot_be_renamed_costs_no_other_however_often_it_is_tried(
+    tmp_path, pinned
+):
+    path = tmp_path / "log"
+    file = opened(path, max_bytes=4, keep_files=4)
+    for line in ("one", "two", "six", "ten", "end"):
+        file.write(line)
+    pinned.add(tmp_path / "log.1")
+    for line in ("a-1", "b-1", "c-1", "d-1"):
+        file.write(line)
+    # The oldest made room once; nothing is lost after that.
+    kept = {"log.1": "ten\n", "log.3": "six\n", "log.4": "two\n"}
+    assert contents(path) == {"log": "end\na-1\nb-1\nc-1\nd-1\n", **kept}
+    pinned.clear()
+    file.write("new")
+    assert {"log.2": "ten\n"}.items() < contents(path).items()
+
+
+def test_a_kill_between_two_renames_costs_no_full_file(tmp_path):
+    path = tmp_path / "log"
+    (tmp_path / "log.0").write_text("old\n")  # was on its way to log.1
+    (tmp_path / "log.1").write_text("older\n")
+    file = opened(path, max_bytes=4)
+    file.write("one")
+    file.write("two")
+    assert contents(path) == {
+        "log": "two\n", "log.1": "one\n", "log.2": "old\n", "log.3": "older\n"
+    }  # fmt: skip
+
+
 def test_after_a_failed_opening_the_next_line_tries_again(tmp_path):
     path = tmp_path / "logs" / "log"
     path.parent.mkdir()

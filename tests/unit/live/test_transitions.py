@@ -110,7 +110,7 @@ def test_each_slot_keeps_the_shape_it_was_built_with(candidate, config):
         candidate("a"),
         [candidate("b", shape=other)],
         num_spare_slots=1,
-        traffic=Traffic(mode="shadow", share=0.1, shadow_share=1.0),
+        traffic=Traffic(mode="shadow", share=0.1, shadow_share=1.0, draw_salt="a salt"),
     )
     assert refusal(hosted.reserve, other).status == 409  # the empty slot has the shape of a
     hosted.drop("b")

@@ -36,7 +36,10 @@ class Bench:
             arms = ["champion", "challenger", "shadow"]
             self.metrics.add_drafter(drafter.name, drafter.revision, 8, arms)
         self.fleet = Fleet(
-            candidate("dpace"), challengers, num_spare_slots=0, traffic=Traffic(mode, 0.4, 1.0)
+            candidate("dpace"),
+            challengers,
+            num_spare_slots=0,
+            traffic=Traffic(mode, 0.4, 1.0, draw_salt="a salt"),
         )
         terms = Terms(
             VerdictRule(0.02, 0.02, 0.95, 100, 50),

@@ -18,6 +18,7 @@ from dpace_serve.live.traffic import Traffic
 from dpace_serve.vllm_engine import routes
 
 ADMIN, READ = "admin-key", "read-key"
+SALT = "the-salt-of-draws"
 CHANGES = [
     ("PUT", "/dpace/drafters/champion"),
     ("PUT", "/dpace/drafters/challenger"),
@@ -33,7 +34,7 @@ class FakeEngine:
         self.may_end.set()
         self.error = None
 
-    async def load(self, slot, folder):
+    async def load(self, slot, folder, revision):
         self.has_begun.set()
         await self.may_end.wait()
         if self.error is not None:
@@ -52,7 +53,7 @@ class Server:
                 describe(drafter_folder("dflash")),
                 [],
                 num_spare_slots=1,
-                traffic=Traffic(mode="shadow", share=0.1, shadow_share=1.0),
+                traffic=Traffic(mode="shadow", share=0.1, shadow_share=1.0, draw_salt=SALT),
             ),
             self.engine,
             Admission(str(target_folder()), root, 7, config.target_layer_ids),
@@ -101,6 +102,18 @@ async def test_the_drafters_are_shown_to_readers(server):
     first = response.json()["drafters"][0]
     assert (first["role"], first["name"], first["slot"]) == ("champion", "dflash", 0)
     assert str(drafter_folder("dflash")) not in response.text
+
+
+async def test_only_the_admin_key_shows_the_salt_of_the_draws(root):
+    for keys, reader in (((READ,), READ), ((), None), ((), "wrong"), ((), "Admin-Key")):
+        server = Server(root, keys=keys)
+        shown = await server.ask("GET", "/dpace/drafters", reader)
+        assert shown.json()["draw_salt"] is None
+        assert SALT not in shown.text
+        assert (await server.ask("GET", "/dpace/drafters", ADMIN)).json()["draw_salt"] == SALT
+    keyless = Server(root, keys=(), admin_key=None)
+    for key in (None, "", ADMIN):
+        assert (await keyless.ask("GET", "/dpace/drafters", key)).json()["draw_salt"] is None
 
 
 async def test_a_drafter_is_swapped_in_and_a_challenger_compared_promoted_and_dropped(server):

@@ -6,7 +6,7 @@ import pytest
 
 
 def params():
-    return SimpleNamespace(n=1, extra_args=None, structured_outputs=None)
+    return SimpleNamespace(n=1, extra_args=None, structured_outputs=None, logprob_token_ids=None)
 
 
 @pytest.fixture
@@ -35,3 +35,10 @@ def test_whatever_has_left_takes_no_memory(arrivals):
     for number in range(10):
         arrivals.leave(arrivals.bind("p", params(), f"r{number % 3}"))
     assert arrivals._running == {}
+
+
+def test_a_name_that_is_too_long_to_be_kept_is_found_all_the_same(arrivals):
+    request = arrivals.bind("p", params(), "r" * 5000)
+    assert len(request.request_id) <= 128
+    assert arrivals.find("r" * 5000) is request
+    assert arrivals.find("r" * 4999) is None

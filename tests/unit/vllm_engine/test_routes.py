@@ -10,17 +10,17 @@ from dpace_serve.vllm_engine import routes
 
 
 class FakeRecorder:
-    def snapshot(self, num_records):
-        return {"asked": num_records}
+    def snapshot(self, num_records, *, shows_ids):
+        return {"asked": num_records, "shows_ids": shows_ids}
 
     def history(self):
         return {"interval_seconds": 10, "points": [{"time": 1.0}]}
 
 
-def app(keys=(), recorder=None, root_path=""):
+def app(keys=(), recorder=None, root_path="", admin_key=None):
     application = FastAPI(root_path=root_path)
     application.state.dpace = recorder
-    routes.attach(application, keys)
+    routes.attach(application, keys, admin_key)
 
     @application.get("/health")
     async def health():
@@ -37,12 +37,22 @@ async def get(application, path, **headers):
 
 async def test_it_answers_what_the_recorder_knows():
     response = await get(app(recorder=FakeRecorder()), "/dpace/acceptance?records=3")
-    assert response.json() == {"asked": 3}
+    assert response.json() == {"asked": 3, "shows_ids": False}
 
 
 async def test_no_records_are_given_unless_asked_for():
     response = await get(app(recorder=FakeRecorder()), "/dpace/acceptance")
-    assert response.json() == {"asked": 0}
+    assert response.json() == {"asked": 0, "shows_ids": False}
+
+
+@pytest.mark.parametrize("keys", [(), ("one",)])
+async def test_the_ids_of_requests_are_for_the_admin_key_only(keys):
+    application = app(keys, FakeRecorder(), admin_key="admin")
+    readers = {"one": False, "admin": True} if keys else {"": False, "one": False, "admin": True}
+    for key, shows_ids in readers.items():
+        headers = {"authorization": f"Bearer {key}"}
+        response = await get(application, "/dpace/acceptance?records=1", **headers)
+        assert response.json()["shows_ids"] is shows_ids
 
 
 async def test_without_a_drafter_it_says_so():

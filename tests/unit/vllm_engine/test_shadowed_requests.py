@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from dpace_serve.live.traffic import draw
 from dpace_serve.vllm_engine import shadow_collector
 from dpace_serve.vllm_engine.row_binding import RowBinding, binding_of
 
@@ -236,6 +237,46 @@ async def test_the_salt_of_the_cache_names_the_drafters_and_keeps_the_clients_ow
     assert both.prompt["cache_salt"] == "dpace:0+1"
     own = await ask(bench, output(ANSWER, "length"), prompt=token_prompt(cache_salt="mine"))
     assert own.prompt["cache_salt"] == "dpace:0+1|mine"
+
+
+async def test_a_long_id_is_cut_in_all_records_of_its_request_alike(make_bench):
+    bench = make_bench(num_challengers=1)
+    bench.drafts[1] = {1: ANSWER_DRAFTS}
+    await ask(bench, output(ANSWER, "length"), request_id="cmpl-" + "i" * 1_000_000)
+    served, shadow = bench.kept
+    assert len(served.request_id) == 128
+    assert served.request_id == shadow.request_id
+    assert counted(bench) == [{"champion": 1, "challenger": 1}]
+
+
+async def test_the_id_in_the_record_and_the_salt_repeat_the_draw(make_bench):
+    bench = make_bench(num_challengers=1, mode="split")
+    for number in range(40):
+        await ask(bench, output(ANSWER, "length"), request_id=f"{number}" * 200)
+    salt = bench.fleet.draw_salt
+    for record in bench.kept:
+        is_drawn = draw(record.request_id, "split", salt=salt) < 0.4
+        assert record.arm == ("challenger" if is_drawn else "champion")
+    assert {record.arm for record in bench.kept} == {"champion", "challenger"}
+
+
+async def test_a_beam_is_known_by_its_whole_name(make_bench):
+    arrivals = make_bench(num_challengers=0).recorder._arrivals
+    for name, is_beam in (("b-beam-3", True), ("b" * 500 + "-beam-3", True), ("b" * 500, False)):
+        assert arrivals.bind(token_prompt(), params(), name).is_beam == is_beam
+
+
+async def test_no_salt_of_a_client_reaches_cached_blocks_that_are_not_its_own(make_bench):
+    async def salt_in_engine(bench, own=None):
+        prompt = token_prompt() if own is None else token_prompt(cache_salt=own)
+        return (await ask(bench, output(ANSWER, "length"), prompt=prompt)).prompt.get("cache_salt")
+
+    alone, both = make_bench(num_challengers=0), make_bench(num_challengers=1)
+    ours = {await salt_in_engine(alone), await salt_in_engine(both)}
+    forged = ["dpace:0+1", "dpace:1", "dpace", "dpace:0+1|mine", "|mine", "mine"]
+    theirs = [await salt_in_engine(bench, salt) for bench in (alone, both) for salt in forged]
+    assert not ours & set(theirs)
+    assert len(set(theirs)) == len(theirs)  # nor do the salts of two of them ever meet
 
 
 def counted(bench):

@@ -2,7 +2,9 @@
 
 from types import SimpleNamespace
 
+import pytest
 from prometheus_client import CollectorRegistry
+from pydantic import ValidationError
 
 from dpace_serve.demo import bundle
 from dpace_serve.drafter import checkpoint
@@ -94,3 +96,30 @@ def test_nothing_is_recorded_where_nothing_is_drafted():
     assert start_recording(None, None, ()) is None
     assert start_recording(engine_with(None), None, ()) is None
     assert start_recording(engine_with(SimpleNamespace(method="ngram")), None, ()) is None
+
+
+def salt_of_draws(monkeypatch, **settings):
+    monkeypatch.setattr(recording_module, "REGISTRY", CollectorRegistry())
+    recording = start_recording(engine_with(dflash()), ServeConfig(target="t", **settings), ())
+    return recording.operations.drafters(shows_salt=True)["draw_salt"]
+
+
+def test_each_start_draws_with_a_salt_of_its_own_unless_one_is_configured(monkeypatch):
+    first, second = salt_of_draws(monkeypatch), salt_of_draws(monkeypatch)
+    assert first != second
+    assert min(len(first), len(second)) >= 32
+    assert salt_of_draws(monkeypatch, draw_salt="the-same-on-every-replica") == (
+        "the-same-on-every-replica"
+    )
+
+
+@pytest.mark.parametrize(
+    "salt", ["", "x" * 15, "x" * 65, "with a blank in it", "ü" * 20, "x" * 20 + "\n"]
+)
+def test_a_salt_that_is_short_or_no_word_is_refused(salt):
+    with pytest.raises(ValidationError, match="draw_salt"):
+        ServeConfig(target="t", draw_salt=salt)
+
+
+def test_a_configured_salt_is_not_shown_with_the_settings():
+    assert "secret" not in repr(ServeConfig(target="t", draw_salt="secret-secret-secret"))
