@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from dpace_serve.live.traffic import draw
-from dpace_serve.vllm_engine import shadow_collector
-from dpace_serve.vllm_engine.row_binding import RowBinding, binding_of
+from dpace_serve.vllm_engine import row_binding, shadow_collector
+from dpace_serve.vllm_engine.row_binding import RowBinding
 
 PROMPT = [1, 2, 3]
 # The first token comes with the prompt. Two steps follow: 2 of 7 accepted, then 0 of 7.
@@ -44,6 +44,10 @@ def output(token_ids, finish_reason=None):
     return SimpleNamespace(
         request_id="r1", finished=bool(finish_reason), outputs=[answer], prompt_token_ids=PROMPT
     )
+
+
+def binding_of(extra_args):
+    return row_binding.binding_of(extra_args, num_slots=3)
 
 
 class Engine:
