@@ -243,12 +243,6 @@ async def test_the_id_in_the_record_and_the_salt_repeat_the_draw(make_bench):
     assert {record.arm for record in bench.kept} == {"champion", "challenger"}
 
 
-async def test_a_beam_is_known_by_its_whole_name(make_bench):
-    arrivals = make_bench(num_challengers=0).recorder._arrivals
-    for name, is_beam in (("b-beam-3", True), ("b" * 500 + "-beam-3", True), ("b" * 500, False)):
-        assert arrivals.bind(token_prompt(), params(), name).is_beam == is_beam
-
-
 async def test_no_salt_of_a_client_reaches_cached_blocks_that_are_not_its_own(make_bench):
     async def salt_in_engine(bench, own=None):
         prompt = token_prompt() if own is None else token_prompt(cache_salt=own)
