@@ -139,6 +139,8 @@ class ServeConfig(Config):
     """Let a request name the drafter that serves it."""
     drain_timeout_seconds: Annotated[int, Field(ge=0)] = 60
     """How long a swap waits for the requests of a former drafter whose slot it needs."""
+    load_timeout_seconds: Annotated[int, Field(ge=1)] = 600
+    """How long the engine may take to load a drafter before the swap is given up."""
     engine_args: tuple[str, ...] = ()
     """Further arguments for the engine's own server, passed on as they are."""
 

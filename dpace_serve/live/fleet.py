@@ -3,7 +3,8 @@
 Everything here is synchronous and belongs to one thread, the event loop's.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from itertools import count
 from typing import Any
@@ -20,7 +21,7 @@ from dpace_serve.live.hosted import (
     require_different_names,
     shape_of,
 )
-from dpace_serve.live.slots import Slot, count_draining, find_challenger, free_slot
+from dpace_serve.live.slots import Slot, draining, find_challenger, free_slot
 from dpace_serve.live.traffic import Traffic
 
 __all__ = ["Assignment", "Binding", "Fleet"]
@@ -45,6 +46,7 @@ class Fleet:
         *,
         num_spare_slots: int,
         traffic: Traffic,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Host the drafters given at start: the champion in slot 0, then the challengers.
 
@@ -53,6 +55,7 @@ class Fleet:
             challengers: In the order of their slots.
             num_spare_slots: Further slots, of the champion's shape; none switches loading off.
             traffic: Who serves and shadows how much.
+            clock: Seconds from any start.
 
         Raises:
             ConfigError: If two of them have the same name.
@@ -63,7 +66,7 @@ class Fleet:
         self._slots = tuple(
             Slot(number, shape_of(model.config)) for number, model in enumerate([*given, *spare])
         )
-        self._traffic = traffic
+        self._traffic, self._clock = traffic, clock
         self.can_load = num_spare_slots > 0
         self._generations, self._retirements = count(), count(1)
         self.num_assigned = 0
@@ -149,8 +152,9 @@ class Fleet:
         serving.num_served += 1
         for slot in shadowing:
             slot.num_shadowed += 1
+        began = self._clock()
         for slot in (serving, *shadowing):
-            slot.num_running += 1
+            slot.running[assignment.key] = began
         return assignment
 
     def release(self, assignment: Assignment) -> None:
@@ -163,7 +167,7 @@ class Fleet:
             raise ValueError(f"assignment {assignment.key} is not running: it was released before")
         del self._running[assignment.key]
         for binding in assignment.bindings:
-            self._slots[binding.slot].num_running -= 1
+            del self._slots[binding.slot].running[assignment.key]
 
     def seat(self, candidate: Candidate) -> int | None:
         """Slot where this very drafter, by name and revision, is loaded; None if it is not.
@@ -189,14 +193,14 @@ class Fleet:
         Raises:
             SwapError: If no slot of its shape is free.
         """
-        slot = free_slot(self._slots, config)
+        slot = free_slot(self._slots, config, now=self._clock())
         slot.clear()
         slot.is_reserved = True
         return slot.number
 
     def count_draining(self, config: DrafterConfig) -> int:
         """Running requests whose end may free a slot for a drafter."""
-        return count_draining(self._slots, config)
+        return len(draining(self._slots, config))
 
     def install(self, number: int, candidate: Candidate, role: Role) -> None:
         """Give a role to the drafter that was loaded into a reserved slot.

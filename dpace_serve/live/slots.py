@@ -1,7 +1,7 @@
 """Slot: one place for a drafter in the engine, and the choice of a place for a new one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -18,7 +18,7 @@ class Slot:
         number: The engine's number of the slot.
         shape: Shape of the tensors that it was built with.
         is_reserved: A drafter is being loaded into it.
-        num_running: Requests that have not ended and are bound to its drafter.
+        running: When the requests began that have not ended and are bound to its drafter, by key.
         num_served: Requests that its drafter served since it was loaded, running ones too.
         num_shadowed: Requests that it only drafted along with.
         retirement: Number of its latest retirement; later ones are greater.
@@ -29,7 +29,7 @@ class Slot:
     role: Role = Role.EMPTY
     drafter: HostedDrafter | None = None
     is_reserved: bool = False
-    num_running: int = 0
+    running: dict[int, float] = field(default_factory=dict)
     num_served: int = 0
     num_shadowed: int = 0
     retirement: int = 0
@@ -48,7 +48,7 @@ class Slot:
     @property
     def is_free(self) -> bool:
         """Whether a drafter can be loaded into it without touching a running request."""
-        is_unused = self.role is Role.RETIRED and self.num_running == 0
+        is_unused = self.role is Role.RETIRED and not self.running
         return not self.is_reserved and (self.role is Role.EMPTY or is_unused)
 
     def clear(self) -> None:
@@ -67,14 +67,19 @@ class Slot:
             "revision": None if drafter is None else drafter.revision,
             "block_size": None if drafter is None else drafter.block_size,
             "generation": None if drafter is None else drafter.generation,
-            "running": self.num_running,
+            "running": len(self.running),
             "served": self.num_served,
             "shadowed": self.num_shadowed,
         }
 
 
-def free_slot(slots: Sequence[Slot], config: DrafterConfig) -> Slot:
+def free_slot(slots: Sequence[Slot], config: DrafterConfig, *, now: float) -> Slot:
     """The slot to load a drafter into: an empty one, else the one retired longest ago.
+
+    Args:
+        slots: All slots.
+        config: The drafter's.
+        now: Time by the clock of the requests' beginnings.
 
     Raises:
         SwapError: If none has its shape, or none of these is free.
@@ -91,11 +96,13 @@ def free_slot(slots: Sequence[Slot], config: DrafterConfig) -> Slot:
             f"{shape_differences(config, shape)}. Start a server with it.",
             status=HTTPStatus.UNPROCESSABLE_ENTITY,
         )
-    num_draining = count_draining(slots, config)
-    if num_draining:
+    began = draining(slots, config)
+    if began:
         raise SwapError(
-            f"a slot must be free, but {num_draining} running requests still use the former "
-            "drafters. Try again when they have ended, or start with more spare_drafter_slots.",
+            f"a slot must be free, but {len(began)} running requests still use the former "
+            f"drafters, the oldest for {now - min(began.values()):.0f} s: an answer that goes on, "
+            "or a client that does not read its answer. Try again when they have ended, or start "
+            "with more spare_drafter_slots.",
             status=HTTPStatus.CONFLICT,
         )
     raise SwapError(
@@ -111,11 +118,13 @@ def fitting_slots(slots: Sequence[Slot], config: DrafterConfig) -> list[Slot]:
     return [slot for slot in slots if slot.shape == shape]
 
 
-def count_draining(slots: Sequence[Slot], config: DrafterConfig) -> int:
-    """Running requests that keep retired drafters in slots of this shape."""
-    return sum(
-        slot.num_running for slot in fitting_slots(slots, config) if slot.role is Role.RETIRED
-    )
+def draining(slots: Sequence[Slot], config: DrafterConfig) -> dict[int, float]:
+    """When the running requests began that keep retired drafters in slots of this shape, by key."""
+    began: dict[int, float] = {}
+    for slot in fitting_slots(slots, config):
+        if slot.role is Role.RETIRED:
+            began |= slot.running
+    return began
 
 
 def find_challenger(slots: Sequence[Slot], name: str | None) -> Slot:

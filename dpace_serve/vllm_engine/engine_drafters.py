@@ -1,5 +1,6 @@
 """The API process's side of the drafters in the engine: calls to its workers, between two steps."""
 
+import asyncio
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,15 @@ if TYPE_CHECKING:
 class EngineDrafters:
     """Loads drafters, and takes what shadows drafted."""
 
-    def __init__(self, engine_client: "EngineClient") -> None:
+    def __init__(self, engine_client: "EngineClient", *, load_timeout_seconds: float) -> None:
+        """Ask nothing yet.
+
+        Args:
+            engine_client: The engine.
+            load_timeout_seconds: How long loading may take.
+        """
         self._engine = engine_client
+        self._load_timeout_seconds = load_timeout_seconds
 
     async def load(self, slot: int, folder: Path, revision: str) -> None:
         """Write the weights of a drafter into a slot, on every worker, and try it.
@@ -24,12 +32,21 @@ class EngineDrafters:
         Each worker hashes the files that it has opened before it reads the weights from them.
 
         Raises:
-            SwapError: If a worker could not.
+            SwapError: If a worker could not, or was not ready in time. Then it may still write into
+                the slot; whatever is loaded there later comes after that.
         """
         try:
-            answers: list[Any] = await self._engine.collective_rpc(
-                "dpace_load_drafter", args=(slot, str(folder), revision)
-            )
+            async with asyncio.timeout(self._load_timeout_seconds):
+                answers: list[Any] = await self._engine.collective_rpc(
+                    "dpace_load_drafter", args=(slot, str(folder), revision)
+                )
+        except TimeoutError:
+            raise SwapError(
+                f"{folder}: the engine must load it within {self._load_timeout_seconds:g} s, and "
+                "has not. Look into its log, restart it if it hangs, or raise "
+                "load_timeout_seconds.",
+                status=HTTPStatus.GATEWAY_TIMEOUT,
+            ) from None
         except Exception as error:
             raise SwapError(
                 f"the engine could not load {folder} ({error}). Its log says why.",

@@ -193,7 +193,7 @@ class DpaceProposer(DFlashProposer):
             return [PLAIN] * num_rows
         requests = self.runner.requests
         return [
-            binding_of(requests[name].sampling_params.extra_args)
+            binding_of(requests[name].sampling_params.extra_args, num_slots=len(self.slots))
             for name in self.runner.input_batch.req_ids
         ]
 

@@ -100,7 +100,7 @@ def start_recording(
     show_drafters()
     comparisons = _comparisons(fleet, metrics, config, num_draft_tokens)
     VerdictMetrics(REGISTRY, comparisons.verdicts)
-    engine = EngineDrafters(engine_client)
+    engine = EngineDrafters(engine_client, load_timeout_seconds=config.load_timeout_seconds)
     log, capture = _log(config, metrics), _capture(config, metrics, vllm_config)
     arrivals = Arrivals(
         fleet, workloads=config.workloads, allows_choice=config.allow_drafter_choice

@@ -5,7 +5,7 @@ put there; the worker only obeys. Requests without it, as those of an offline en
 slot 0.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ BINDING = "dpace"
 """Key in the sampling parameters' extra arguments; a list of the request's key and its slots."""
 
 NO_KEY = -1
+_MIN_VALUES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +38,23 @@ class RowBinding:
 PLAIN = RowBinding(NO_KEY, 0, ())
 
 
-def binding_of(extra_args: Mapping[str, Any] | None) -> RowBinding:
-    """The binding that a request carries; the plain one where it carries none."""
-    values: Sequence[int] | None = (extra_args or {}).get(BINDING)
-    if not values:
+def binding_of(extra_args: Mapping[str, Any] | None, *, num_slots: int) -> RowBinding:
+    """The binding that a request carries; the plain one where it carries none.
+
+    An engine without our API process takes what its users put there: a slot that does not exist
+    would end it for all of them.
+
+    Args:
+        extra_args: The extra arguments of its sampling parameters.
+        num_slots: Slots of this engine, from 0.
+    """
+    values = (extra_args or {}).get(BINDING)
+    if not isinstance(values, list) or len(values) < _MIN_VALUES:
+        return PLAIN
+    if any(type(value) is not int for value in values):
         return PLAIN
     key, serving, *shadows = values
-    return RowBinding(key, serving, tuple(shadows))
+    if not 0 <= serving < num_slots:
+        serving = PLAIN.serving
+    known = [slot for slot in dict.fromkeys(shadows) if 0 <= slot < num_slots and slot != serving]
+    return RowBinding(key, serving, tuple(known))

@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 GENERAL_GROUP = "vllm.general_plugins"
 ENDPOINT_GROUP = "vllm.endpoint_plugins"
+DEVELOPMENT_VARIABLE = "VLLM_SERVER_DEV_MODE"
 
 
 def require_free_port(host: str, port: int) -> None:
@@ -42,7 +43,7 @@ def require_servable(config: ServeConfig) -> int | None:
         CheckpointError: If the target or a drafter is missing, damaged or does not fit.
         ConfigError: If drafters have the same name, or what changes them later cannot be used.
     """
-    read_admin_key(config.admin_key_file, os.environ)
+    _check_development_mode(has_admin_key=bool(read_admin_key(config.admin_key_file, os.environ)))
     if config.drafter_root is not None and not config.drafter_root.is_dir():
         raise ConfigError(f"drafter_root must be a folder, {config.drafter_root} is none. Make it.")
     block_schedule.require_fitting_schedule(config)
@@ -78,6 +79,21 @@ def require_installed() -> None:
                 f"vLLM finds plugins by their entry points, but {name} has none in this "
                 "environment. Install the package: pip install -e ."
             )
+
+
+def _check_development_mode(*, has_admin_key: bool) -> None:
+    """Refuse an admin key where the engine's own /collective_rpc changes drafters without it."""
+    if os.environ.get(DEVELOPMENT_VARIABLE, "0") in ("", "0"):
+        return
+    if has_admin_key:
+        raise ConfigError(
+            "an admin key must be what changes the drafters, but in vLLM's development mode "
+            f"everyone can without it. Unset {DEVELOPMENT_VARIABLE}, or leave the admin key out."
+        )
+    logger.warning(
+        "%s is set: everyone who reaches this server can change the drafters, and much more",
+        DEVELOPMENT_VARIABLE,
+    )
 
 
 def _require_different_names(config: ServeConfig) -> None:

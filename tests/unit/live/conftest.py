@@ -34,13 +34,14 @@ def candidate(config):
 def fleet(candidate):
     """Make fleets; the champion is called a, the challengers as given."""
 
-    def make(*challengers, spare=1, mode="shadow", share=0.1, shadow_share=1.0):
+    def make(*challengers, spare=1, mode="shadow", share=0.1, shadow_share=1.0, **more):
         traffic = Traffic(mode=mode, share=share, shadow_share=shadow_share, draw_salt=SALT)
         return Fleet(
             candidate("a"),
             [candidate(name) for name in challengers],
             num_spare_slots=spare,
             traffic=traffic,
+            **more,
         )
 
     return make

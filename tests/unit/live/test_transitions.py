@@ -97,6 +97,23 @@ def test_another_shape_does_not_fit_and_its_difference_is_named(fleet, config):
     assert f"intermediate_size {sizes}" in str(error)
 
 
+def test_who_holds_a_slot_and_for_how_long_is_said(fleet, candidate):
+    seconds = iter([100.0, 700.0, 940.0, 2500.0])
+    hosted = fleet("b", spare=1, clock=lambda: next(seconds))
+    both = hosted.assign("both", wanted=None, may_shadow=True)  # holds the slots of a and b
+    hosted.assign("one", wanted=None, may_shadow=False)
+    hosted.drop("b")
+    load(hosted, candidate("c"))
+    error = refusal(hosted.reserve, candidate("d").config)
+    assert error.status == 409
+    assert "2 running requests still use" in str(error)
+    assert "the oldest for 2400 s" in str(error)
+    assert "a client that does not read its answer" in str(error)
+    assert hosted.count_draining(candidate("d").config) == 2
+    hosted.release(both)
+    assert hosted.count_draining(candidate("d").config) == 1
+
+
 def test_facts_of_the_training_do_not_change_the_shape(fleet, config):
     other = replace(
         config, objective="other", target_name="t", target_revision="r", enable_thinking=True

@@ -143,3 +143,26 @@ def test_a_root_that_is_no_folder_and_a_key_that_others_can_read_are_refused(tmp
     key.chmod(0o644)
     with pytest.raises(ConfigError, match="chmod 600"):
         start_checks.require_servable(settings(admin_key_file=key))
+
+
+def test_an_admin_key_is_refused_beside_the_engines_development_mode(tmp_path, monkeypatch):
+    key = tmp_path / "key"
+    key.touch(mode=0o600)
+    key.write_text("secret")
+    monkeypatch.setenv("VLLM_SERVER_DEV_MODE", "1")
+    with pytest.raises(ConfigError, match="Unset VLLM_SERVER_DEV_MODE") as caught:
+        start_checks.require_servable(settings(admin_key_file=key))
+    assert "secret" not in str(caught.value)
+    monkeypatch.setenv("DPACE_ADMIN_KEY", "secret")
+    with pytest.raises(ConfigError, match="Unset VLLM_SERVER_DEV_MODE"):
+        start_checks.require_servable(settings())
+    monkeypatch.setenv("VLLM_SERVER_DEV_MODE", "0")
+    assert start_checks.require_servable(settings()) == 7
+    monkeypatch.delenv("VLLM_SERVER_DEV_MODE")
+    assert start_checks.require_servable(settings(admin_key_file=key)) == 7
+
+
+def test_without_an_admin_key_development_mode_is_served_and_told(monkeypatch, caplog):
+    monkeypatch.setenv("VLLM_SERVER_DEV_MODE", "1")
+    assert start_checks.require_servable(settings()) == 7
+    assert "can change the drafters" in caplog.text

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from dpace_serve.live.traffic import draw
-from dpace_serve.vllm_engine import shadow_collector
-from dpace_serve.vllm_engine.row_binding import RowBinding, binding_of
+from dpace_serve.vllm_engine import row_binding, shadow_collector
+from dpace_serve.vllm_engine.row_binding import RowBinding
 
 PROMPT = [1, 2, 3]
 # The first token comes with the prompt. Two steps follow: 2 of 7 accepted, then 0 of 7.
@@ -45,6 +45,10 @@ def output(token_ids, finish_reason=None):
     return SimpleNamespace(
         request_id="r1", finished=bool(finish_reason), outputs=[answer], prompt_token_ids=PROMPT
     )
+
+
+def binding_of(extra_args):
+    return row_binding.binding_of(extra_args, num_slots=3)
 
 
 class Engine:
@@ -258,12 +262,6 @@ async def test_the_id_in_the_record_and_the_salt_repeat_the_draw(make_bench):
         is_drawn = draw(record.request_id, "split", salt=salt) < 0.4
         assert record.arm == ("challenger" if is_drawn else "champion")
     assert {record.arm for record in bench.kept} == {"champion", "challenger"}
-
-
-async def test_a_beam_is_known_by_its_whole_name(make_bench):
-    arrivals = make_bench(num_challengers=0).recorder._arrivals
-    for name, is_beam in (("b-beam-3", True), ("b" * 500 + "-beam-3", True), ("b" * 500, False)):
-        assert arrivals.bind(token_prompt(), params(), name).is_beam == is_beam
 
 
 async def test_no_salt_of_a_client_reaches_cached_blocks_that_are_not_its_own(make_bench):
