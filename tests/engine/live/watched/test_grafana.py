@@ -20,8 +20,6 @@ ARMS = [("dpace", "champion"), ("dflash", "shadow"), ("dflash", "challenger")]
 POSITIONS = range(1, 8)
 MAY_BE_EMPTY = {
     "Chi-squared of the split": "the server splits no traffic",
-    "Verdict": "no verdict is exported before there is one",
-    "Lift of the verdict": "no verdict is exported before there is one",
 }
 
 
@@ -168,6 +166,20 @@ def test_the_lift_of_a_challenger_is_that_of_the_records(watched):
         lift = watched.moments(drafter="dflash", arm=arm).tau / champion - 1
         assert middle[arm,] == pytest.approx(lift, rel=1e-6, abs=1e-9)
         assert low[arm,] < middle[arm,] < high[arm,]
+
+
+def test_the_verdict_on_the_board_is_that_of_the_service(watched):
+    (row,) = watched.verdict["comparisons"]
+    who = ("challenger", "revision", "decision")
+    (expression,) = expressions("Verdict")
+    assert by_labels(watched.ask(expression), *who) == {
+        (row["challenger"]["name"], row["challenger"]["revision"], row["decision"]): 1
+    }
+    (expression,) = expressions("Lift of the verdict")
+    effect = row["effect"]
+    assert by_labels(watched.ask(expression), "bound") == {
+        ("estimate",): effect["lift"], ("low",): effect["low"], ("high",): effect["high"],
+    }  # fmt: skip
 
 
 def test_outcomes_in_the_shadow_count_its_records(watched):
