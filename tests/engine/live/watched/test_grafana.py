@@ -109,6 +109,25 @@ def test_the_interval_of_tau_lies_around_that_of_the_records(watched):
         assert high[drafter, arm] - low[drafter, arm] == pytest.approx(width, rel=0.25)
 
 
+def test_acceptance_lies_in_its_interval_beside_the_break_even(watched):
+    rate, low, high, line = (
+        by_labels(watched.ask(expression), "drafter", "arm", "position")
+        for expression in expressions("Acceptance against the break-even, with its 95 % interval")
+    )
+    assert set(rate) == {(*who, str(position)) for who in ARMS for position in POSITIONS}
+    assert set(line) == set(rate)
+    # Where all or nothing was accepted there is none.
+    assert set(low) == set(high) == {key for key, value in rate.items() if 0 < value < 1}
+    assert {(*who, position) for who in ARMS for position in "12"} <= set(low)
+    for drafter, arm, position in rate:
+        where = {"drafter": drafter, "arm": arm}
+        accepted = watched.steps_at(int(position), "accepted", **where)
+        drafted = watched.steps_at(int(position), "drafted", **where)
+        assert rate[drafter, arm, position] == pytest.approx(accepted / drafted, rel=1e-9)
+    for key in low:
+        assert 0 <= low[key] < rate[key] < high[key] <= 1
+
+
 def test_tau_by_workload_is_that_of_the_records(watched):
     (expression,) = expressions("Tau by workload, time range")
     found = by_labels(watched.ask(expression), "drafter", "arm", "workload")
