@@ -12,12 +12,12 @@ WHO = "{{drafter}} {{revision}} {{arm}}"
 POSITION = f"{WHO} {{{{position}}}}"
 DRAFTER_LABELS = ("drafter", "revision", "arm")
 
-NO_INTERVAL = """\
+HOW_TO_READ = """\
 **Intervals.** Steps of one request depend on each other, so an interval from counted steps is
-several times too narrow. Tau has an honest one, because six sums over requests are counted for
-it. Positions have no such sums in Prometheus, so their bars have **no interval**: look at the
-number of steps beside them. Intervals of the difference between two drafters by position are in
-the service itself, at `GET /dpace/verdict` and on its page `/dpace/`.
+several times too narrow. Those of tau and of each position come from sums over requests: of the
+last hour, all workloads and replicas, for one look, each position by itself. Where everything or
+nothing was accepted there is none. The bars have none: look at the steps beside them. Intervals
+of the difference between two drafters are in the service itself, at `GET /dpace/verdict`.
 
 **Positions count from 1** (vLLM's own metrics count from 0). A rate divides by the steps that
 drafted the position, so shorter drafts are not rejections. Where a schedule drafts less at high
@@ -31,7 +31,7 @@ def build() -> Dashboard:
         "acceptance",
         "Acceptance by position",
         "Which draft positions are accepted, by which drafter, and which of them pay?",
-        [*_positions(), note("How to read this board", NO_INTERVAL, height=6), *_pay(), *_tau()],
+        [*_positions(), note("How to read this board", HOW_TO_READ, height=6), *_pay(), *_tau()],
     )
 
 
@@ -47,7 +47,7 @@ def _positions() -> list:
         bars(
             "Acceptance by position (S_k), time range",
             "Share of the steps that drafted position k in which positions 1 to k were all "
-            "accepted. Falls with k by definition. No interval: see the note.",
+            "accepted. Falls with k by definition. Intervals: below, of the last hour.",
             Query(ratio(in_range), POSITION),
             SHARE,
             height=12,
@@ -77,24 +77,30 @@ def _positions() -> list:
 
 
 def _pay() -> list:
+    rate, error = (
+        f"dpace:acceptance_overall:ratio1h{{{DRAFTER}}}",
+        f"dpace:acceptance_overall_se:ratio1h{{{DRAFTER}}}",
+    )
     return [
         lines(
-            "Acceptance against the break-even",
-            "Drafting position k pays if its S_k (solid name) lies above its break-even: tau of "
-            "the positions before it times the extra time of one more draft token. All workloads, "
-            "5 minutes, present batch sizes. Break-even is empty until step times are calibrated "
-            "(`dpace tune`).",
+            "Acceptance against the break-even, with its 95 % interval",
+            "Drafting position k pays if its S_k lies above its break-even: tau of the positions "
+            "before it times the extra time of one more draft token. A break-even between low and "
+            "high leaves it open. S_k of the last hour, all workloads; break-even of 5 minutes, "
+            "present batch sizes, empty until step times are calibrated (`dpace tune`).",
             [
-                Query(f"dpace:acceptance_overall:ratio5m{{{DRAFTER}}}", POSITION),
+                Query(rate, POSITION),
+                Query(f"clamp_min({rate} - 1.96 * {error}, 0)", f"{POSITION} low"),
+                Query(f"clamp_max({rate} + 1.96 * {error}, 1)", f"{POSITION} high"),
                 Query(f"dpace:break_even:rate5m{{{DRAFTER}}}", f"{POSITION} break-even"),
             ],
             Look(unit="percentunit", low=0),
         ),
         bars(
             "Marginal gain by position",
-            "S_k minus its break-even, now. Red positions cost more than they bring at this load: "
-            "draft shorter blocks, or serve with a schedule of lengths. Each length sees other "
-            "masks, so confirm with `dpace tune --verify`.",
+            "S_k minus its break-even, 5 minutes. Red positions cost more than they bring at this "
+            "load: draft shorter blocks, or serve with a schedule of lengths. Each length sees "
+            "other masks, so confirm with `dpace tune --verify`.",
             Query(f"dpace:marginal_gain:rate5m{{{DRAFTER}}}", POSITION),
             Look(unit="percentunit", decimals=1, warn_below=0),
         ),

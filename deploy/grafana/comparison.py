@@ -32,10 +32,11 @@ def _verdict() -> list:
     return [
         rows(
             "Verdict",
-            "The service's decision by challenger: promote, hold or rollback. The reason in words "
-            "is at GET /dpace/verdict. Empty without a challenger.",
+            "The service's decision by challenger: promote, hold or rollback. Each replica judges "
+            "its own requests. The reason in words is at GET /dpace/verdict. Empty without a "
+            "challenger.",
             Query(
-                "max by (job, model, challenger, revision, decision) "
+                "max by (job, model, instance, challenger, revision, decision) "
                 f"(dpace_verdict_decision{{{REPLICA}}} == 1)"
             ),
         ),
@@ -45,9 +46,10 @@ def _verdict() -> list:
             "looks. Above the margin throughout: promote. Empty while there is too little data.",
             [
                 Query(
-                    "max by (job, model, challenger, revision, bound) "
+                    # Bounds of two replicas have no maximum that is a bound of anything.
+                    "max by (job, model, instance, challenger, revision, bound) "
                     f"(dpace_verdict_lift{{{REPLICA}}})",
-                    "{{challenger}} {{revision}} {{bound}}",
+                    "{{challenger}} {{revision}} {{instance}} {{bound}}",
                 )
             ],
             LIFT,

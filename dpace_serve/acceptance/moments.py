@@ -48,6 +48,11 @@ class AcceptanceMoments:
         return cls(0, 0, 0, 0, 0, 0)
 
     @classmethod
+    def from_pair(cls, accepted: int, steps: int) -> Self:
+        """Moments of one request."""
+        return cls(1, accepted, steps, accepted * accepted, steps * steps, accepted * steps)
+
+    @classmethod
     def from_pairs(cls, pairs: Iterable[tuple[int, int]]) -> Self:
         """Moments of requests given as (accepted draft tokens, verification steps)."""
         rows = list(pairs)
@@ -68,7 +73,7 @@ class AcceptanceMoments:
     @classmethod
     def from_request(cls, request: RequestAcceptance) -> Self:
         """Moments of one finished request."""
-        return cls.from_requests([request])
+        return cls.from_pair(request.accepted, request.steps)
 
     def __add__(self, other: Self) -> Self:
         """Moments of both sets of requests together."""
@@ -82,9 +87,14 @@ class AcceptanceMoments:
         )
 
     @property
+    def rate(self) -> float:
+        """Accepted per step, without the bonus token; nan without a step."""
+        return self.accepted / self.steps if self.steps else math.nan
+
+    @property
     def tau(self) -> float:
         """Tokens per verification step, bonus included; nan without a step."""
-        return 1 + self.accepted / self.steps if self.steps else math.nan
+        return 1 + self.rate
 
     @property
     def tau_variance(self) -> float:
@@ -122,6 +132,28 @@ class AcceptanceMoments:
         """
         reach = _normal_quantile(confidence) * self.tau_standard_error
         return self.tau - reach, self.tau + reach
+
+    def share_interval(self, confidence: float) -> tuple[float, float]:
+        """Normal interval of `rate` where it is a share, as of one draft position.
+
+        With the request as unit, for one look, as that of tau; cut to [0, 1]. At a rate of 0 or 1
+        there is none: no request then differs from another, and the interval would have no width,
+        as if the next request could not differ either.
+
+        Args:
+            confidence: Coverage in (0, 1), for example 0.95.
+
+        Returns:
+            Lower and upper bound; both nan below two requests and at a rate of 0 or 1.
+
+        Raises:
+            ValueError: If `confidence` is outside (0, 1).
+        """
+        # The bonus token adds a constant: both have the same error.
+        reach = _normal_quantile(confidence) * self.tau_standard_error
+        if not 0 < self.rate < 1 or math.isnan(reach):
+            return math.nan, math.nan
+        return max(0.0, self.rate - reach), min(1.0, self.rate + reach)
 
 
 @dataclass(frozen=True, slots=True)

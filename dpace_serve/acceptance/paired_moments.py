@@ -208,5 +208,4 @@ def tau_estimate(moments: AcceptanceMoments) -> Estimate:
 
 def rate_estimate(moments: AcceptanceMoments) -> Estimate:
     """Only r, without the bonus token, as an estimate."""
-    rate = moments.accepted / moments.steps if moments.steps else math.nan
-    return Estimate(rate, moments.tau_variance, moments.requests)
+    return Estimate(moments.rate, moments.tau_variance, moments.requests)

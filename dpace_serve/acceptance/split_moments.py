@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Self
 
+from dpace_serve.acceptance.counts import AcceptanceCounts
 from dpace_serve.acceptance.estimate import EstimatePair
 from dpace_serve.acceptance.moments import AcceptanceMoments
 from dpace_serve.acceptance.paired_moments import (
-    position_pairs,
     rate_estimate,
     require_counted,
     tau_estimate,
@@ -41,11 +41,17 @@ class ArmMoments:
                 `num_draft_tokens`.
         """
         require_counted(request)
+        return cls.from_counts(request.counts(num_draft_tokens))
+
+    @classmethod
+    def from_counts(cls, counts: AcceptanceCounts) -> Self:
+        """Sums of one request that is counted, with these counts."""
+        nothing = AcceptanceMoments.zero()
         return cls(
-            total=AcceptanceMoments.from_request(request),
+            total=AcceptanceMoments.from_pair(counts.accepted_total, counts.steps),
             positions=tuple(
-                AcceptanceMoments.from_pairs([pair] if pair[1] else [])
-                for pair in position_pairs(request, num_draft_tokens)
+                AcceptanceMoments.from_pair(accepted, drafted) if drafted else nothing
+                for accepted, drafted in zip(counts.accepted, counts.drafted, strict=True)
             ),
         )
 

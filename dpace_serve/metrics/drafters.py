@@ -7,14 +7,19 @@ from dpace_serve.acceptance.arm import ARMS, Arm
 from dpace_serve.acceptance.counts import AcceptanceCounts
 from dpace_serve.acceptance.request import RequestAcceptance
 from dpace_serve.metrics import names
-from dpace_serve.metrics.names import ShadowOutcome
-from dpace_serve.metrics.series import DrafterSeries, LabelledCount, MetricCollectors
+from dpace_serve.metrics.labels import SHADOW_OUTCOMES, ShadowOutcome
+from dpace_serve.metrics.series import (
+    DrafterSeries,
+    LabelledCount,
+    MetricCollectors,
+    PositionSeries,
+)
 from dpace_serve.metrics.sums import AcceptanceSums
 from dpace_serve.serve_config import OTHER_WORKLOAD
 
 MAX_DRAFTERS = 8
 """Drafters kept at most, unless more are loaded; the one that was loaded longest ago goes first.
-Each has up to 950 lines on the metrics page: 3 arms, 9 workloads, 7 draft tokens."""
+Each has up to 1,034 lines on the metrics page: 3 arms, 9 workloads, 7 draft tokens."""
 
 
 class LoadedDrafter(NamedTuple):
@@ -100,13 +105,20 @@ class KeptDrafters:
             self._drafters[key] = self._drafters.pop(key)
         self._loaded = loaded
 
-    def series_of(self, record: RequestAcceptance) -> DrafterSeries:
-        """Where a record is counted.
+    def count(self, record: RequestAcceptance, sums: AcceptanceSums) -> None:
+        """Count a finished request.
+
+        Args:
+            record: Says where.
+            sums: Its sums, of at least one step.
 
         Raises:
-            ValueError: If its drafter, arm or workload has no series.
+            ValueError: If its drafter, arm or workload has no series; nothing is counted.
         """
-        return self._series(record.drafter, record.revision, record.arm, record.workload)
+        series = self._series_of(record)
+        series.add(sums)
+        drafter = self._drafters[record.drafter, record.revision]
+        drafter.positions[record.arm].add(sums.moments.positions)
 
     def count_shadow(self, record: RequestAcceptance, outcome: ShadowOutcome) -> None:
         """Count what became of a challenger's drafts.
@@ -114,14 +126,14 @@ class KeptDrafters:
         Raises:
             ValueError: If its drafter has no series as a shadow.
         """
-        self.series_of(record)
+        self._series_of(record)
         self._drafters[record.drafter, record.revision].count_shadow(outcome)
 
     def rows(self, confidence: float) -> list[dict[str, Any]]:
         """Sums of each drafter and arm, then of its workloads; what is loaded comes first.
 
         Args:
-            confidence: Coverage of the intervals of tau, in (0, 1).
+            confidence: Coverage of the intervals, in (0, 1).
         """
         zero = AcceptanceSums.zero(self._num_draft_tokens)
         return [
@@ -149,6 +161,9 @@ class KeptDrafters:
         """Those that are loaded, then the others, the last loaded first."""
         loaded = dict.fromkeys((row.name, row.revision) for row in self._loaded)
         return [*loaded, *(key for key in reversed(self._drafters) if key not in loaded)]
+
+    def _series_of(self, record: RequestAcceptance) -> DrafterSeries:
+        return self._series(record.drafter, record.revision, record.arm, record.workload)
 
     def _series(self, name: str, revision: str, arm: Arm, workload: str) -> DrafterSeries:
         drafter = self._drafters.get((name, revision))
@@ -187,11 +202,12 @@ class _KeptDrafter:
     def __init__(self, key: tuple[str, str], block_size: int) -> None:
         self.block_size = block_size
         self.series: dict[tuple[Arm, str], DrafterSeries] = {}
+        self.positions: dict[Arm, PositionSeries] = {}
         self._key = key
         self._shadows: LabelledCount | None = None
 
     def has(self, arm: Arm) -> bool:
-        return any(arm == known for known, _ in self.series)
+        return arm in self.positions
 
     def create(
         self,
@@ -205,13 +221,16 @@ class _KeptDrafter:
             self.series[arm, workload] = DrafterSeries(
                 collectors, (*self._key, arm, workload), num_draft_tokens=num_draft_tokens
             )
+        self.positions[arm] = PositionSeries(
+            collectors, (*self._key, arm), num_draft_tokens=num_draft_tokens
+        )
         if arm == "shadow":
             name, revision = self._key
             self._shadows = LabelledCount(
                 collectors.counters[names.SHADOW_REQUESTS],
                 (name,),
                 (revision,),
-                names.SHADOW_OUTCOMES,
+                SHADOW_OUTCOMES,
             )
 
     def count_shadow(self, outcome: ShadowOutcome) -> None:
@@ -221,6 +240,8 @@ class _KeptDrafter:
     def remove(self) -> None:
         for series in self.series.values():
             series.remove()
+        for positions in self.positions.values():
+            positions.remove()
         if self._shadows is not None:
             self._shadows.remove()
 

@@ -15,7 +15,14 @@ from dpace_serve.metrics import names
 from dpace_serve.metrics.decode_speed import DecodeSpeed
 from dpace_serve.metrics.drafters import KeptDrafters, LoadedDrafter
 from dpace_serve.metrics.history import SumsHistory
-from dpace_serve.metrics.names import DrafterOperation, ExportStage, OperationResult
+from dpace_serve.metrics.labels import (
+    DRAFTER_OPERATIONS,
+    EXPORT_STAGES,
+    OPERATION_RESULTS,
+    DrafterOperation,
+    ExportStage,
+    OperationResult,
+)
 from dpace_serve.metrics.series import LabelledCount, MetricCollectors
 from dpace_serve.metrics.sums import AcceptanceSums
 from dpace_serve.serve_config import OTHER_WORKLOAD
@@ -76,9 +83,9 @@ class AcceptanceMetrics:
         )
         self._excluded = LabelledCount(counters[names.REQUESTS_EXCLUDED], ARMS, EXCLUSION_REASONS)
         self._operations = LabelledCount(
-            counters[names.DRAFTER_SWAPS], names.DRAFTER_OPERATIONS, names.OPERATION_RESULTS
+            counters[names.DRAFTER_SWAPS], DRAFTER_OPERATIONS, OPERATION_RESULTS
         )
-        self._export_errors = LabelledCount(counters[names.EXPORT_ERRORS], names.EXPORT_STAGES)
+        self._export_errors = LabelledCount(counters[names.EXPORT_ERRORS], EXPORT_STAGES)
         self._unknown_workloads = 0
         self._unknown_workload_series = counters[names.WORKLOAD_UNKNOWN]
         self._split_share = collectors.gauges[names.SPLIT_SHARE]
@@ -138,15 +145,14 @@ class AcceptanceMetrics:
             ValueError: If it names a drafter, arm or workload that has no series, is excluded, has
                 no step, or drafted more than `num_draft_tokens`.
         """
-        series = self._drafters.series_of(record)
         if record.excluded is not None or not record.steps:
             raise ValueError(
                 "a counted request is not excluded and has at least 1 verification step, got "
                 f"{record.excluded} and {record.steps}. Exclude it, without a step as no_step."
             )
         added = AcceptanceSums.from_request(record, self._num_draft_tokens)
+        self._drafters.count(record, added)
         # From here on nothing can fail: whatever does not fit was refused above.
-        series.add(added)
         if record.arm == "shadow":
             is_open = record.unsettled_drafted > 0
             self._drafters.count_shadow(record, "answer_ended" if is_open else "settled")
@@ -202,8 +208,9 @@ class AcceptanceMetrics:
         A row of `drafters` without the key `workload` is the total of its drafter and arm; drafters
         that are loaded come first. `excluded` counts records: a request in the shadow of which
         challengers drafted has one more for each. What is undefined, as tau before the first
-        request, is null. The unit of the intervals is the request. `speed` is that of the last
-        minute, null while no step was timed in it; its break-even line is the champion's.
+        request, is null. The unit of the intervals is the request; bounds of the rates by position
+        are cut to [0, 1], and null at a rate of 0 or 1. `speed` is that of the last minute, null
+        while no step was timed in it; its break-even line is the champion's.
         """
         return {
             "num_draft_tokens": self._num_draft_tokens,
@@ -228,9 +235,9 @@ class AcceptanceMetrics:
                     "drafter": drafter,
                     "revision": revision,
                     "arm": arm,
-                    "requests": total.moments.requests,
-                    "steps": total.moments.steps,
-                    "accepted": total.moments.accepted,
+                    "requests": total.moments.total.requests,
+                    "steps": total.moments.total.steps,
+                    "accepted": total.moments.total.accepted,
                 }
                 for (drafter, revision, arm), total in self._drafters.totals().items()
             ],

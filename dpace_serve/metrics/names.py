@@ -5,32 +5,13 @@ Label values come from closed sets, never from a client's text. Draft positions 
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 DRAFTER_LABELS = ("drafter", "revision", "arm", "workload")
 """Labels of everything that is counted for a drafter's requests."""
 
-UnsettledKind = Literal["drafted", "accepted"]
-UNSETTLED_KINDS: tuple[UnsettledKind, ...] = get_args(UnsettledKind)
-
-ExportStage = Literal["record", "observe", "shadow", "verdict", "log", "capture", "step", "trace"]
-EXPORT_STAGES: tuple[ExportStage, ...] = get_args(ExportStage)
-"""Where a record can be lost: when it is built from the engine's output, when it is counted, when a
-challenger's drafts are compared, when it is counted for a verdict, when it is written to the
-acceptance log, when its tokens are captured as training data, or when it is put on the request's
-trace; and where a step's time can."""
-
-ShadowOutcome = Literal["settled", "answer_ended", "excluded", "lost"]
-SHADOW_OUTCOMES: tuple[ShadowOutcome, ...] = get_args(ShadowOutcome)
-"""What became of a challenger's drafts in the shadow of one request."""
-
-DrafterOperation = Literal["swap", "challenge", "promote", "drop"]
-DRAFTER_OPERATIONS: tuple[DrafterOperation, ...] = get_args(DrafterOperation)
-"""What an administrator can ask for while the server runs."""
-
-OperationResult = Literal["ok", "refused", "busy", "failed"]
-OPERATION_RESULTS: tuple[OperationResult, ...] = get_args(OperationResult)
-"""How an operation ended."""
+POSITION_LABELS = ("drafter", "revision", "arm", "position")
+"""Of sums over all workloads, so that their number stays bounded by drafters and positions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +102,32 @@ ACCEPTANCE_ACCEPTED_STEPS = MetricSpec(
     "counter",
     "Sum over requests of y * m, for the interval of tau with the request as unit.",
     DRAFTER_LABELS,
+)
+POSITION_REQUESTS = MetricSpec(
+    "dpace_position_requests_total",
+    "counter",
+    "Finished requests that drafted this position (n), of all workloads. Positions count from 1.",
+    POSITION_LABELS,
+)
+POSITION_ACCEPTED_SQUARED = MetricSpec(
+    "dpace_position_accepted_squared_total",
+    "counter",
+    "Sum over those requests of a * a, with a steps that accepted the position, for the interval "
+    "of its acceptance with the request as unit. Positions count from 1.",
+    POSITION_LABELS,
+)
+POSITION_DRAFTED_SQUARED = MetricSpec(
+    "dpace_position_drafted_squared_total",
+    "counter",
+    "Sum over those requests of d * d, with d steps that drafted the position. Positions count "
+    "from 1.",
+    POSITION_LABELS,
+)
+POSITION_ACCEPTED_DRAFTED = MetricSpec(
+    "dpace_position_accepted_drafted_total",
+    "counter",
+    "Sum over those requests of a * d. Positions count from 1.",
+    POSITION_LABELS,
 )
 REQUEST_TAU = MetricSpec(
     "dpace_request_tau",
@@ -266,6 +273,10 @@ EVENT_METRICS = (
     ACCEPTANCE_ACCEPTED_SQUARED,
     ACCEPTANCE_STEPS_SQUARED,
     ACCEPTANCE_ACCEPTED_STEPS,
+    POSITION_REQUESTS,
+    POSITION_ACCEPTED_SQUARED,
+    POSITION_DRAFTED_SQUARED,
+    POSITION_ACCEPTED_DRAFTED,
     REQUEST_TAU,
     REQUESTS_EXCLUDED,
     SHADOW_REQUESTS,

@@ -2,16 +2,26 @@
 
 import itertools
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 
+from dpace_serve.acceptance.moments import AcceptanceMoments
 from dpace_serve.metrics import names
+from dpace_serve.metrics.labels import UNSETTLED_KINDS
 from dpace_serve.metrics.names import MetricSpec
 from dpace_serve.metrics.sums import AcceptanceSums
 
 CollectorT = TypeVar("CollectorT", Counter, Histogram)
+
+_POSITION_SUMS: dict[MetricSpec, Callable[[AcceptanceMoments], int]] = {
+    names.POSITION_REQUESTS: attrgetter("requests"),
+    names.POSITION_ACCEPTED_SQUARED: attrgetter("accepted_squared"),
+    names.POSITION_DRAFTED_SQUARED: attrgetter("steps_squared"),
+    names.POSITION_ACCEPTED_DRAFTED: attrgetter("accepted_steps"),
+}
 
 
 class MetricCollectors:
@@ -84,8 +94,7 @@ class DrafterSeries:
             for spec in (names.DRAFTED_TOKENS, names.ACCEPTED_TOKENS)
         }
         self._unsettled = {
-            kind: self._create(counters[names.UNSETTLED_TOKENS], kind)
-            for kind in names.UNSETTLED_KINDS
+            kind: self._create(counters[names.UNSETTLED_TOKENS], kind) for kind in UNSETTLED_KINDS
         }
         self._plain = {
             spec: self._create(counter)
@@ -97,7 +106,7 @@ class DrafterSeries:
     def add(self, request: AcceptanceSums) -> None:
         """Count the sums of one finished request, which has at least one step."""
         self.sums += request
-        counts, moments = request.counts, request.moments
+        counts, moments = request.counts, request.moments.total
         for spec, values in (
             (names.DRAFTED_TOKENS, counts.drafted),
             (names.ACCEPTED_TOKENS, counts.accepted),
@@ -128,6 +137,44 @@ class DrafterSeries:
         labels = (*self._labels, *more)
         self._created.append((collector, labels))
         return collector.labels(*labels)
+
+
+class PositionSeries:
+    """Sums over requests by draft position of one drafter and arm, over all workloads, from 0."""
+
+    def __init__(
+        self, collectors: MetricCollectors, labels: Sequence[str], *, num_draft_tokens: int
+    ) -> None:
+        """Create the series.
+
+        Args:
+            collectors: The registered metrics.
+            labels: Drafter, revision and arm.
+            num_draft_tokens: Draft positions.
+        """
+        self._labels = tuple(labels)
+        self._counters = {
+            collectors.counters[spec]: sum_of for spec, sum_of in _POSITION_SUMS.items()
+        }
+        self._series = [
+            [
+                (counter.labels(*self._labels, position), sum_of)
+                for counter, sum_of in self._counters.items()
+            ]
+            for position in range(1, num_draft_tokens + 1)
+        ]
+
+    def add(self, positions: Sequence[AcceptanceMoments]) -> None:
+        """Count the sums of a finished request at each position, from position 1."""
+        for series, moments in zip(self._series, positions, strict=True):
+            for counter, sum_of in series:
+                counter.inc(sum_of(moments))
+
+    def remove(self) -> None:
+        """Take the series off the metrics page."""
+        for counter in self._counters:
+            for position in range(1, len(self._series) + 1):
+                counter.remove(*self._labels, position)
 
 
 class LabelledCount:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from dpace_serve.acceptance.counts import AcceptanceCounts
-from dpace_serve.acceptance.moments import AcceptanceMoments
 from dpace_serve.acceptance.request import RequestAcceptance
+from dpace_serve.acceptance.split_moments import ArmMoments
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,20 +15,20 @@ class AcceptanceSums:
 
     Attributes:
         counts: Accepted and drafted tokens by position.
-        moments: Sums over requests for tau and its interval.
+        moments: Sums over requests for tau, the rates by position, and their intervals.
         unsettled_drafted: Drafted positions past the ends of answers.
         unsettled_accepted: Those of them that the engine had accepted.
     """
 
     counts: AcceptanceCounts
-    moments: AcceptanceMoments
+    moments: ArmMoments
     unsettled_drafted: int
     unsettled_accepted: int
 
     @classmethod
     def zero(cls, num_draft_tokens: int) -> Self:
         """Sums of no request."""
-        return cls(AcceptanceCounts.zero(num_draft_tokens), AcceptanceMoments.zero(), 0, 0)
+        return cls(AcceptanceCounts.zero(num_draft_tokens), ArmMoments.zero(num_draft_tokens), 0, 0)
 
     @classmethod
     def from_request(cls, request: RequestAcceptance, num_draft_tokens: int) -> Self:
@@ -37,9 +37,10 @@ class AcceptanceSums:
         Raises:
             ValueError: If a step drafted more than `num_draft_tokens`.
         """
+        counts = request.counts(num_draft_tokens)
         return cls(
-            request.counts(num_draft_tokens),
-            AcceptanceMoments.from_request(request),
+            counts,
+            ArmMoments.from_counts(counts),
             request.unsettled_drafted,
             request.unsettled_accepted,
         )
@@ -57,17 +58,21 @@ class AcceptanceSums:
         """The sums and what follows from them for JSON; what is undefined is null.
 
         Args:
-            confidence: Coverage of the interval of tau, in (0, 1).
+            confidence: Coverage of the intervals, in (0, 1).
         """
-        low, high = self.moments.tau_interval(confidence)
+        total = self.moments.total
+        low, high = total.tau_interval(confidence)
+        by_position = [moments.share_interval(confidence) for moments in self.moments.positions]
         return {
-            "requests": self.moments.requests,
+            "requests": total.requests,
             "steps": self.counts.steps,
             "emitted_tokens": self.counts.emitted,
-            "tau": _null_if_nan(self.moments.tau),
+            "tau": _null_if_nan(total.tau),
             "tau_low": _null_if_nan(low),
             "tau_high": _null_if_nan(high),
             "accepted_per_position": [_null_if_nan(rate) for rate in self.counts.rates()],
+            "accepted_per_position_low": [_null_if_nan(low) for low, _ in by_position],
+            "accepted_per_position_high": [_null_if_nan(high) for _, high in by_position],
             "accepted": list(self.counts.accepted),
             "drafted": list(self.counts.drafted),
             "unsettled": {"drafted": self.unsettled_drafted, "accepted": self.unsettled_accepted},

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dpace_serve.metrics.exporter import AcceptanceMetrics
-from dpace_serve.metrics.names import ExportStage
+from dpace_serve.metrics.labels import ExportStage
 from dpace_serve.vllm_engine.arrivals import Arrivals
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from dpace_serve.acceptance.request import RequestAcceptance
 from dpace_serve.acceptance.request_id import hashed_id
 from dpace_serve.live.comparisons import Comparisons
 from dpace_serve.metrics.exporter import AcceptanceMetrics
-from dpace_serve.metrics.names import ExportStage
+from dpace_serve.metrics.labels import ExportStage
 from dpace_serve.vllm_engine.answer_record import (
     ABORTED,
     excluded_record,

@@ -89,9 +89,9 @@ def test_every_series_exists_from_the_start_with_0(registry, metrics):
     states = {key for key in samples if key[0] in ("dpace_drafter_info", "dpace_split_share")}
     assert all(value == 0 for key, value in samples.items() if key not in states)
     # Per workload (2 and other): 2 x 3 positions, 2 kinds, 8 plain counters, and the histogram's
-    # buckets 1..4, +Inf, sum and count; then 3 arms x 6 reasons, 4 operations x 4 results,
-    # 8 stages, the unknown workloads, 1 info, the shares of 2 arms and 4 sums of steps.
-    assert len(samples) == 3 * (6 + 2 + 8 + 7) + 18 + 16 + 8 + 1 + 1 + 2 + 4
+    # buckets 1..4, +Inf, sum and count; then 4 sums for 3 positions, 3 arms x 6 reasons, 4
+    # operations x 4 results, 8 stages, unknown workloads, 1 info, 2 shares, 4 sums of steps.
+    assert len(samples) == 3 * (6 + 2 + 8 + 7) + 12 + 18 + 16 + 8 + 1 + 1 + 2 + 4
 
 
 def test_every_metric_of_the_list_is_exported_with_its_type_help_and_labels(registry):
@@ -141,12 +141,15 @@ def test_one_request_is_counted_by_position(registry, metrics):
     assert sample(registry, "dpace_acceptance_accepted_steps_total") == 9
 
 
-def test_one_request_changes_only_the_series_of_its_own_arm_and_workload(registry, metrics):
+def test_one_request_changes_only_the_series_of_its_own_arm_and_workload(registry):
+    metrics = started(registry, "champion", "challenger", num_draft_tokens=3)
     before = all_samples(registry)
     metrics.observe(request([3], [3], 1))
     changed = {key for key, value in all_samples(registry).items() if value != before[key]}
-    assert changed
-    assert all(("workload", "json") in labels for _, labels in changed)
+    by_workload = {key for key in changed if not key[0].startswith("dpace_position_")}
+    assert by_workload < changed
+    assert all(("workload", "json") in labels for _, labels in by_workload)
+    assert all(("arm", "champion") in labels for _, labels in changed)
 
 
 def test_tau_of_each_request_falls_into_buckets_from_1_to_the_longest_step(registry, metrics):
@@ -196,6 +199,8 @@ def test_the_snapshot_of_nothing_has_nulls_and_no_nan(metrics):
         "tau_low": None,
         "tau_high": None,
         "accepted_per_position": [None, None, None],
+        "accepted_per_position_low": [None, None, None],
+        "accepted_per_position_high": [None, None, None],
         "accepted": [0, 0, 0],
         "drafted": [0, 0, 0],
         "unsettled": {"drafted": 0, "accepted": 0},

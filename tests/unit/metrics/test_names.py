@@ -24,7 +24,7 @@ def test_names_and_labels_are_plain_and_counters_end_in_total(spec):
 
 def test_the_help_of_a_metric_by_position_says_where_positions_start_and_what_divides():
     by_position = [spec for spec in METRICS if "position" in spec.labels]
-    assert len(by_position) == 2
+    assert len(by_position) == 6
     assert all("Positions count from 1." in spec.help for spec in by_position)
     assert "dpace_drafted_tokens_total" in names.ACCEPTED_TOKENS.help
     assert "denominator" in names.DRAFTED_TOKENS.help

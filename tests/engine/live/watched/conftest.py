@@ -27,6 +27,8 @@ from dpace_serve.drafter import checkpoint
 SHIPPED = Path(__file__).parents[4] / "deploy" / "prometheus"
 NUM_DRAFT_TOKENS = 7
 WORKLOADS = ("code", "json", "sql")
+NUM_VERDICT_REQUESTS = 32
+"""Short requests that bring the pairs above the least number that a verdict asks for."""
 WAIT_SECONDS = 60
 STEP_MS = {length: 20.0 + 3 * length for length in range(NUM_DRAFT_TOKENS + 1)}
 """Made-up calibrated step times, the same at each batch size, so that break-even can be told."""
@@ -42,6 +44,7 @@ class Watched:
         end: Time after the last, when all of it was scraped and the rules were evaluated.
         records: The acceptance log.
         acceptance: GET /dpace/acceptance at the end.
+        verdict: GET /dpace/verdict at the end.
         samples: Samples of /metrics at the end, by name.
         rules: What Prometheus said of its rules at the end.
     """
@@ -51,6 +54,7 @@ class Watched:
     end: float
     records: list[dict[str, Any]]
     acceptance: dict[str, Any]
+    verdict: dict[str, Any]
     samples: dict[str, list[Any]]
     rules: list[dict[str, Any]]
 
@@ -243,6 +247,14 @@ def _send(live, texts) -> None:
         }
         for index, text in enumerate(texts * 2)
     ]
+    asked += [
+        {
+            "prompt": texts[index % len(texts)],
+            "max_tokens": 12,
+            "vllm_xargs": {"dpace_workload": WORKLOADS[index % 3]},
+        }
+        for index in range(NUM_VERDICT_REQUESTS)
+    ]
     asked.append({"prompt": texts[0], "max_tokens": 16, "vllm_xargs": {"dpace_workload": "new"}})
     asked.append({"prompt": texts[0], "max_tokens": 16, "n": 2, "temperature": 1})
     with ThreadPoolExecutor(4) as pool:
@@ -272,6 +284,7 @@ def _watched(live, client: httpx2.Client, start: float) -> Watched:
         time.time(),
         live.logged(),
         live.served.acceptance(),
+        live.client.get("/dpace/verdict").json(),
         live.samples(),
         [rule for group in rules for rule in group["rules"]],
     )

@@ -20,8 +20,6 @@ ARMS = [("dpace", "champion"), ("dflash", "shadow"), ("dflash", "challenger")]
 POSITIONS = range(1, 8)
 MAY_BE_EMPTY = {
     "Chi-squared of the split": "the server splits no traffic",
-    "Verdict": "no verdict is exported before there is one",
-    "Lift of the verdict": "no verdict is exported before there is one",
 }
 
 
@@ -111,6 +109,25 @@ def test_the_interval_of_tau_lies_around_that_of_the_records(watched):
         assert high[drafter, arm] - low[drafter, arm] == pytest.approx(width, rel=0.25)
 
 
+def test_acceptance_lies_in_its_interval_beside_the_break_even(watched):
+    rate, low, high, line = (
+        by_labels(watched.ask(expression), "drafter", "arm", "position")
+        for expression in expressions("Acceptance against the break-even, with its 95 % interval")
+    )
+    assert set(rate) == {(*who, str(position)) for who in ARMS for position in POSITIONS}
+    assert set(line) == set(rate)
+    # Where all or nothing was accepted there is none.
+    assert set(low) == set(high) == {key for key, value in rate.items() if 0 < value < 1}
+    assert {(*who, position) for who in ARMS for position in "12"} <= set(low)
+    for drafter, arm, position in rate:
+        where = {"drafter": drafter, "arm": arm}
+        accepted = watched.steps_at(int(position), "accepted", **where)
+        drafted = watched.steps_at(int(position), "drafted", **where)
+        assert rate[drafter, arm, position] == pytest.approx(accepted / drafted, rel=1e-9)
+    for key in low:
+        assert 0 <= low[key] < rate[key] < high[key] <= 1
+
+
 def test_tau_by_workload_is_that_of_the_records(watched):
     (expression,) = expressions("Tau by workload, time range")
     found = by_labels(watched.ask(expression), "drafter", "arm", "workload")
@@ -168,6 +185,20 @@ def test_the_lift_of_a_challenger_is_that_of_the_records(watched):
         lift = watched.moments(drafter="dflash", arm=arm).tau / champion - 1
         assert middle[arm,] == pytest.approx(lift, rel=1e-6, abs=1e-9)
         assert low[arm,] < middle[arm,] < high[arm,]
+
+
+def test_the_verdict_on_the_board_is_that_of_the_service(watched):
+    (row,) = watched.verdict["comparisons"]
+    who = ("challenger", "revision", "decision")
+    (expression,) = expressions("Verdict")
+    assert by_labels(watched.ask(expression), *who) == {
+        (row["challenger"]["name"], row["challenger"]["revision"], row["decision"]): 1
+    }
+    (expression,) = expressions("Lift of the verdict")
+    effect = row["effect"]
+    assert by_labels(watched.ask(expression), "bound") == {
+        ("estimate",): effect["lift"], ("low",): effect["low"], ("high",): effect["high"],
+    }  # fmt: skip
 
 
 def test_outcomes_in_the_shadow_count_its_records(watched):

@@ -8,7 +8,7 @@ import math
 
 import pytest
 
-from dpace_serve.metrics.names import METRICS, VERDICT_METRICS
+from dpace_serve.metrics.names import METRICS
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
@@ -58,7 +58,7 @@ def test_upstream_names_have_their_colons_again(watched):
 def test_every_metric_is_scraped_with_its_labels(watched, spec):
     name = spec.name + ("_sum" if spec.type == "histogram" else "")
     found = watched.ask(name)
-    assert bool(found) != (spec in VERDICT_METRICS)
+    assert found
     for series in found:
         assert set(series["metric"]) == {"__name__", "job", "model", "instance", *spec.labels}
 
@@ -191,6 +191,34 @@ def test_the_break_even_is_that_of_the_step_times_and_the_records(watched, step_
             name = of("dpace:marginal_gain:rate5m", **who, position=str(position))
             assert watched.value(name) == pytest.approx(rate - line, rel=1e-6, abs=1e-9)
             tau += rate
+
+
+def test_the_verdict_is_that_of_the_service(watched):
+    (row,) = watched.verdict["comparisons"]
+    assert row["requests"]["challenger"] >= row["rule"]["minimum_requests"]
+    challenger = (row["challenger"]["name"], row["challenger"]["revision"])
+    decisions = by_labels(watched, "dpace_verdict_decision", "decision")
+    assert decisions == {
+        (*challenger, decision): float(decision == row["decision"])
+        for decision in ("promote", "hold", "rollback")
+    }
+    effect = row["effect"]
+    lifts = by_labels(watched, "dpace_verdict_lift", "bound")
+    assert lifts == {
+        (*challenger, "estimate"): effect["lift"],
+        (*challenger, "low"): effect["low"],
+        (*challenger, "high"): effect["high"],
+    }
+
+
+def by_labels(watched, name, label) -> dict[tuple[str, str, str], float]:
+    """Values by challenger, revision and one more label."""
+    return {
+        tuple(one["metric"][key] for key in ("challenger", "revision", label)): float(
+            one["value"][1]
+        )
+        for one in watched.ask(name)
+    }
 
 
 def test_requests_by_arm_count_those_that_were_left_out(watched):
