@@ -123,8 +123,10 @@ class ServeConfig(Config):
     """Share of the requests that each challenger serves in split mode; together below 1."""
     shadow_share: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the requests that the challengers draft along with in shadow mode."""
-    spare_drafter_slots: Annotated[int, Field(ge=0)] = 1
-    """Drafters that can be loaded beside those given at start; 0 switches loading off."""
+    spare_drafter_slots: Annotated[int, Field(ge=0)] | None = None
+    """Drafters that can be loaded beside those given at start, each compiled and with memory of its
+    own; 0 switches loading off. When not given 1 where drafters can be loaded, which needs
+    drafter_root and an admin key, else 0."""
     drafter_root: Path | None = None
     """Folder that drafters may be loaded from while the server runs; none: none may."""
     admin_key_file: Path | None = None
@@ -135,6 +137,16 @@ class ServeConfig(Config):
     """How long a swap waits for the requests of a former drafter whose slot it needs."""
     engine_args: tuple[str, ...] = ()
     """Further arguments for the engine's own server, passed on as they are."""
+
+    def num_spare_slots(self, *, has_admin_key: bool) -> int:
+        """Slots beside those of the drafters given at start.
+
+        Args:
+            has_admin_key: Whether there is a key that the drafters can be changed with.
+        """
+        if self.spare_drafter_slots is not None:
+            return self.spare_drafter_slots
+        return int(has_admin_key and self.drafter_root is not None)
 
     @model_validator(mode="after")
     def _challengers_have_a_champion(self) -> "ServeConfig":

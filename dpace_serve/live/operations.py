@@ -160,8 +160,8 @@ class Operations:
     async def _host(self, request: DrafterRequest, role: Role) -> _Outcome:
         if not self._fleet.can_load:
             raise SwapError(
-                "this server has no spare slot for drafters. Start it with spare_drafter_slots of "
-                "1 or more.",
+                "this server has no spare slot for drafters. Start it with drafter_root set, and "
+                "spare_drafter_slots not 0.",
                 status=HTTPStatus.FORBIDDEN,
             )
         candidate = await asyncio.to_thread(self._admission.admit, request)

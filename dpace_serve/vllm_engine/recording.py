@@ -147,7 +147,7 @@ def _fleet(vllm_config: "VllmConfig", config: ServeConfig) -> Fleet:
     return Fleet(
         champion,
         [describe(challenger) for challenger in config.challengers],
-        num_spare_slots=config.spare_drafter_slots,
+        num_spare_slots=config.spare_drafter_slots or 0,
         traffic=Traffic(config.mode, config.share, config.shadow_share),
     )
 

@@ -157,7 +157,7 @@ def test_an_unwritable_result_is_status_2_before_anything_is_asked(server):
 def test_an_unreachable_server_is_status_2(capsys):
     assert dpace("show", "--url", "http://127.0.0.1:1") == 2
     err = capsys.readouterr().err
-    assert err.startswith("dpace: http://127.0.0.1:1 must answer: ")
+    assert err.startswith("dpace: http://127.0.0.1:1 cannot be reached: ")
     assert err.count("\n") == 1
 
 
