@@ -18,10 +18,12 @@ from dpace_serve.live.hosted import Candidate, Role
 logger = logging.getLogger(__name__)
 
 OperationName = Literal["swap", "challenge", "promote", "drop"]
-OperationResult = Literal["ok", "refused", "busy", "failed"]
-"""Done; never allowed as it was asked; not possible now (409); or the engine could not load it."""
+OperationResult = Literal["ok", "refused", "busy", "failed", "unauthorized"]
+"""Done; never allowed as it was asked; not possible now (409); the engine could not load it; or
+asked without the admin key."""
 
 _POLL_SECONDS = 0.05
+_ONLY_CHALLENGER = "the only challenger"
 
 
 class DrafterEngine(Protocol):
@@ -89,56 +91,67 @@ class Operations:
         Raises:
             SwapError: If it is refused; everything is as before.
         """
-        return await self._alone("swap", partial(self._host, request, Role.CHAMPION))
+        work = partial(self._host, request, Role.CHAMPION)
+        return await self._alone("swap", request.folder, work)
 
     async def challenge(self, request: DrafterRequest) -> dict[str, Any]:
         """Compare another drafter with the champion; returns and raises as `swap`."""
-        return await self._alone("challenge", partial(self._host, request, Role.CHALLENGER))
+        work = partial(self._host, request, Role.CHALLENGER)
+        return await self._alone("challenge", request.folder, work)
 
     async def promote(self, name: str | None) -> dict[str, Any]:
         """Make a challenger the champion, the only one without a name; as `swap`."""
-        return await self._alone("promote", partial(self._change, self._fleet.promote, name))
+        work = partial(self._change, self._fleet.promote, name)
+        return await self._alone("promote", name or _ONLY_CHALLENGER, work)
 
     async def drop(self, name: str | None) -> dict[str, Any]:
         """End a challenger's comparison, the only one's without a name; as `swap`."""
-        return await self._alone("drop", partial(self._change, self._fleet.drop, name))
+        work = partial(self._change, self._fleet.drop, name)
+        return await self._alone("drop", name or _ONLY_CHALLENGER, work)
+
+    def unauthorized(self, operation: OperationName) -> None:
+        """Count an operation that was asked for without the admin key."""
+        logger.warning("%s unauthorized: the admin key was wrong, or there was none", operation)
+        self._on_result(operation, "unauthorized")
 
     async def _alone(
-        self, operation: OperationName, work: Callable[[], Awaitable[_Outcome]]
+        self, operation: OperationName, asked: str, work: Callable[[], Awaitable[_Outcome]]
     ) -> dict[str, Any]:
         if self._current is not None and not self._current.done():
+            logger.info("%s busy (%s): another operation is under way", operation, asked)
             self._on_result(operation, "busy")
             raise SwapError(
                 "one change of the drafters must end before the next, and one is under way. Try "
                 "again later.",
                 status=HTTPStatus.CONFLICT,
             )
-        self._current = asyncio.create_task(self._reported(operation, work))
+        self._current = asyncio.create_task(self._reported(operation, asked, work))
         self._current.add_done_callback(_notice)
         # A client that leaves must not leave half a swap behind.
         return await asyncio.shield(self._current)
 
     async def _reported(
-        self, operation: OperationName, work: Callable[[], Awaitable[_Outcome]]
+        self, operation: OperationName, asked: str, work: Callable[[], Awaitable[_Outcome]]
     ) -> dict[str, Any]:
         started, former = self._clock(), self._fleet.champion
         try:
             outcome = await work()
         except SwapError as error:
             result = _result_of(error)
-            logger.info("%s %s: %s", operation, result, error)
+            logger.warning("%s %s (%s): %s", operation, result, asked, error)
             self._on_result(operation, result)
             raise
         except BaseException:
             # Its client may have left, so that nobody else would ever see it.
-            logger.exception("%s failed", operation)
+            logger.exception("%s failed (%s)", operation, asked)
             self._on_result(operation, "failed")
             raise
         total_seconds = self._clock() - started
         drafter, champion = self._fleet.drafter_in(outcome.slot), self._fleet.champion
         logger.info(
-            "%s ok: %s (revision %s) after %.2f s, %.2f s of them loading; the champion is %s",
+            "%s ok (%s): %s (revision %s) after %.2f s, %.2f s of them loading; the champion is %s",
             operation,
+            asked,
             drafter.name,
             drafter.revision,
             total_seconds,

@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 
 from starlette._utils import get_route_path
@@ -25,15 +25,23 @@ class KeyGuard:
     needs the admin key, and is refused where there is none.
     """
 
-    def __init__(self, app: ASGIApp, api_keys: Iterable[str], admin_key: str | None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        api_keys: Iterable[str],
+        admin_key: str | None,
+        on_unauthorized: Callable[[Scope], None],
+    ) -> None:
         """Wrap an application.
 
         Args:
             app: What is guarded.
             api_keys: Keys for reading; none leaves reading open.
             admin_key: Key for changes; none refuses them.
+            on_unauthorized: Told of each change that was asked for without the admin key.
         """
         self._app = app
+        self._on_unauthorized = on_unauthorized
         keys = tuple(api_keys)
         self._admin_hashes = () if admin_key is None else (_hash(admin_key),)
         self._read_hashes = (*map(_hash, keys), *self._admin_hashes) if keys else ()
@@ -55,7 +63,10 @@ class KeyGuard:
                 "one."
             )
             return error_response(HTTPStatus.FORBIDDEN, message)
-        return None if _has_key(headers, self._admin_hashes) else _unauthorized("admin key")
+        if _has_key(headers, self._admin_hashes):
+            return None
+        self._on_unauthorized(scope)
+        return _unauthorized("admin key")
 
 
 def require_separate(api_keys: Iterable[str], admin_key: str | None) -> None:

@@ -65,7 +65,12 @@ def attach(app: FastAPI, keys: Iterable[str], admin_key: str | None = None) -> N
     require_separate(read_keys, admin_key)
     app.include_router(router)
     app.include_router(admin_routes.router)
-    app.add_middleware(KeyGuard, api_keys=read_keys, admin_key=admin_key)
+    app.add_middleware(
+        KeyGuard,
+        api_keys=read_keys,
+        admin_key=admin_key,
+        on_unauthorized=admin_routes.count_unauthorized,
+    )
 
 
 def api_keys(args: Namespace) -> list[str]:

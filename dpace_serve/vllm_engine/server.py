@@ -14,6 +14,7 @@ from dpace_serve.live.admin_key import read_admin_key
 from dpace_serve.serve_config import ServeConfig
 from dpace_serve.vllm_engine import block_schedule, plugin, start_checks
 from dpace_serve.vllm_engine.drafter_worker import WORKER_EXTENSION
+from dpace_serve.vllm_engine.engine_log import write_as_the_engine
 from dpace_serve.vllm_engine.engine_watch import EngineWatch
 from dpace_serve.vllm_engine.hosted_checkpoints import additional_config
 
@@ -251,6 +252,7 @@ def _run(args: Namespace) -> None:
 
     cli_env_setup()
     configure_logging_from_args(args)
+    write_as_the_engine(args)
     plugin.register()
     watch = args.dpace_watch = EngineWatch()
     try:

@@ -108,7 +108,26 @@ async def test_a_swap_loads_the_drafter_and_lets_it_serve(served, root, caplog):
     assert served.results == [("swap", "ok")]
     lines = [record.getMessage() for record in caplog.records if "swap" in record.getMessage()]
     assert len(lines) == 1
-    assert f"dpace (revision {revisions['dpace']})" in lines[0]
+    assert lines[0].startswith(f"swap ok (dpace): dpace (revision {revisions['dpace']}) after")
+
+
+async def test_each_line_of_the_log_names_what_was_asked_for(served, caplog):
+    with caplog.at_level(logging.INFO):
+        await refusal(served.swap("absent"))
+        await refusal(served.operations.promote(None))
+        await refusal(served.operations.drop("b"))
+    starts = [record.getMessage().partition(":")[0] for record in caplog.records]
+    assert starts == [
+        "swap refused (absent)",
+        "promote refused (the only challenger)",
+        "drop refused (b)",
+    ]
+
+
+async def test_what_is_asked_without_the_admin_key_is_counted_and_logged(served, caplog):
+    served.operations.unauthorized("promote")
+    assert served.results == [("promote", "unauthorized")]
+    assert "promote unauthorized" in caplog.text
 
 
 async def test_going_back_to_a_drafter_that_is_still_loaded_loads_nothing(served):
