@@ -108,7 +108,7 @@ class Fleet:
         return {Role.CHAMPION: 1 - share, Role.CHALLENGER: share}
 
     def drafters(self) -> dict[str, Any]:
-        """The answer to `GET /dpace/drafters`."""
+        """What `GET /dpace/drafters` says of the drafters."""
         return {
             "mode": self._traffic.mode,
             "share": self._traffic.share,

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -43,6 +43,20 @@ class _Outcome:
     load_seconds: float = 0.0
 
 
+@dataclass(slots=True)
+class _Underway:
+    """What readers are shown of an operation that has not ended.
+
+    Attributes:
+        drafter: Name of the drafter; none until its files are checked.
+        waiting_for: Running requests that must end before a slot is free.
+    """
+
+    name: OperationName
+    drafter: str | None
+    waiting_for: int = 0
+
+
 class _LoadFailedError(SwapError):
     """The engine refused a drafter that all checks had let through."""
 
@@ -77,10 +91,12 @@ class Operations:
         self._on_result = on_result
         self._clock = clock
         self._current: asyncio.Task[dict[str, Any]] | None = None
+        self._underway: _Underway | None = None
 
     def drafters(self) -> dict[str, Any]:
-        """The answer to `GET /dpace/drafters`."""
-        return self._fleet.drafters()
+        """The answer to `GET /dpace/drafters`; `operation` is null while none is under way."""
+        underway = None if self._underway is None else asdict(self._underway)
+        return {**self._fleet.drafters(), "operation": underway}
 
     async def swap(self, request: DrafterRequest) -> dict[str, Any]:
         """Let another drafter serve the requests that come from now on.
@@ -92,22 +108,22 @@ class Operations:
             SwapError: If it is refused; everything is as before.
         """
         work = partial(self._host, request, Role.CHAMPION)
-        return await self._alone("swap", request.folder, work)
+        return await self._alone("swap", request.name, request.folder, work)
 
     async def challenge(self, request: DrafterRequest) -> dict[str, Any]:
         """Compare another drafter with the champion; returns and raises as `swap`."""
         work = partial(self._host, request, Role.CHALLENGER)
-        return await self._alone("challenge", request.folder, work)
+        return await self._alone("challenge", request.name, request.folder, work)
 
     async def promote(self, name: str | None) -> dict[str, Any]:
         """Make a challenger the champion, the only one without a name; as `swap`."""
         work = partial(self._change, self._fleet.promote, name)
-        return await self._alone("promote", name or _ONLY_CHALLENGER, work)
+        return await self._alone("promote", name, name or _ONLY_CHALLENGER, work)
 
     async def drop(self, name: str | None) -> dict[str, Any]:
         """End a challenger's comparison, the only one's without a name; as `swap`."""
         work = partial(self._change, self._fleet.drop, name)
-        return await self._alone("drop", name or _ONLY_CHALLENGER, work)
+        return await self._alone("drop", name, name or _ONLY_CHALLENGER, work)
 
     def unauthorized(self, operation: OperationName) -> None:
         """Count an operation that was asked for without the admin key."""
@@ -115,7 +131,11 @@ class Operations:
         self._on_result(operation, "unauthorized")
 
     async def _alone(
-        self, operation: OperationName, asked: str, work: Callable[[], Awaitable[_Outcome]]
+        self,
+        operation: OperationName,
+        name: str | None,
+        asked: str,
+        work: Callable[[], Awaitable[_Outcome]],
     ) -> dict[str, Any]:
         if self._current is not None and not self._current.done():
             logger.info("%s busy (%s): another operation is under way", operation, asked)
@@ -125,8 +145,9 @@ class Operations:
                 "again later.",
                 status=HTTPStatus.CONFLICT,
             )
+        self._underway = _Underway(operation, name)
         self._current = asyncio.create_task(self._reported(operation, asked, work))
-        self._current.add_done_callback(_notice)
+        self._current.add_done_callback(self._forget)
         # A client that leaves must not leave half a swap behind.
         return await asyncio.shield(self._current)
 
@@ -167,6 +188,12 @@ class Operations:
             "former_champion": None if former == champion else former.identity(),
         }
 
+    def _forget(self, task: "asyncio.Task[dict[str, Any]]") -> None:
+        self._underway = None
+        # Where the client has left nobody asks for the error, and asyncio would log it once more.
+        if not task.cancelled():
+            task.exception()
+
     async def _change(self, transition: Callable[[str | None], int], name: str | None) -> _Outcome:
         return _Outcome(transition(name))
 
@@ -178,6 +205,7 @@ class Operations:
                 status=HTTPStatus.FORBIDDEN,
             )
         candidate = await asyncio.to_thread(self._admission.admit, request)
+        self._show(candidate, waiting_for=0)
         slot = self._fleet.seat(candidate)
         if slot is not None:  # nothing to load: its weights are still there
             self._fleet.reinstate(slot, role)
@@ -200,12 +228,20 @@ class Operations:
         deadline = self._clock() + self._drain_timeout_seconds
         while True:
             try:
-                return self._fleet.reserve(candidate.config)
+                slot = self._fleet.reserve(candidate.config)
             except SwapError:
-                is_hopeless = not self._fleet.count_draining(candidate.config)
-                if is_hopeless or self._clock() >= deadline:
+                num_draining = self._fleet.count_draining(candidate.config)
+                if not num_draining or self._clock() >= deadline:
                     raise
+            else:
+                self._show(candidate, waiting_for=0)
+                return slot
+            self._show(candidate, waiting_for=num_draining)
             await asyncio.sleep(_POLL_SECONDS)
+
+    def _show(self, candidate: Candidate, *, waiting_for: int) -> None:
+        if self._underway is not None:
+            self._underway.drafter, self._underway.waiting_for = candidate.name, waiting_for
 
     async def _load(self, slot: int, candidate: Candidate, request: DrafterRequest) -> None:
         try:
@@ -219,9 +255,3 @@ def _result_of(error: SwapError) -> OperationResult:
     if isinstance(error, _LoadFailedError):
         return "failed"
     return "busy" if error.status == HTTPStatus.CONFLICT else "refused"
-
-
-def _notice(task: "asyncio.Task[dict[str, Any]]") -> None:
-    # Where the client has left nobody asks for the error, and asyncio would log it once more.
-    if not task.cancelled():
-        task.exception()

@@ -278,9 +278,26 @@ async def test_a_swap_waits_for_the_requests_of_the_slot_that_it_needs(served):
     await asyncio.sleep(0.3)
     assert not waiting.done()
     assert served.rows()[0] == ("retired", "first")
+    assert served.operations.drafters() == served.fleet.drafters() | {
+        "operation": {"name": "swap", "drafter": "dflash", "waiting_for": 1}
+    }
     served.fleet.release(running)
     assert (await waiting)["slot"] == 0
+    assert served.operations.drafters()["operation"] is None
     assert served.rows() == [("champion", "dflash"), ("retired", "dpace")]
+
+
+async def test_what_is_under_way_is_shown_until_it_has_ended(served):
+    served.engine.may_end.clear()
+    loading = asyncio.create_task(served.challenge("dpace", name="b"))
+    await served.engine.has_begun.wait()
+    await refusal(served.operations.drop("c"))  # busy: what is shown is the one under way
+    shown = served.operations.drafters()["operation"]
+    assert shown == {"name": "challenge", "drafter": "b", "waiting_for": 0}
+    served.engine.error = SwapError("broken.", status=HTTPStatus.CONFLICT)
+    served.engine.may_end.set()
+    await refusal(loading)
+    assert served.operations.drafters()["operation"] is None
 
 
 async def test_it_waits_no_longer_than_it_may(admission, root):
