@@ -129,8 +129,10 @@ class ServeConfig(Config):
     """Secret that decides, with a request's id, who serves and who shadows it: 16 to 64 printable
     ASCII characters, the same on servers that shall draw alike; a new one at each start when not
     given."""
-    spare_drafter_slots: Annotated[int, Field(ge=0)] = 1
-    """Drafters that can be loaded beside those given at start; 0 switches loading off."""
+    spare_drafter_slots: Annotated[int, Field(ge=0)] | None = None
+    """Drafters that can be loaded beside those given at start, each compiled and with memory of its
+    own; 0 switches loading off. When not given 1 where drafters can be loaded, which needs
+    drafter_root and an admin key, else 0."""
     drafter_root: Path | None = None
     """Folder that drafters may be loaded from while the server runs; none: none may."""
     admin_key_file: Path | None = None
@@ -143,6 +145,16 @@ class ServeConfig(Config):
     """How long the engine may take to load a drafter before the swap is given up."""
     engine_args: tuple[str, ...] = ()
     """Further arguments for the engine's own server, passed on as they are."""
+
+    def num_spare_slots(self, *, has_admin_key: bool) -> int:
+        """Slots beside those of the drafters given at start.
+
+        Args:
+            has_admin_key: Whether there is a key that the drafters can be changed with.
+        """
+        if self.spare_drafter_slots is not None:
+            return self.spare_drafter_slots
+        return int(has_admin_key and self.drafter_root is not None)
 
     @model_validator(mode="after")
     def _challengers_have_a_champion(self) -> "ServeConfig":

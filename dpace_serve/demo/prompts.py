@@ -55,6 +55,26 @@ WARM_UP_PROMPTS = (
 )
 
 
+class LibraryLines(Config):
+    """Lines of the running interpreter's own standard library, so that no such text is shipped."""
+
+    library_file: str
+    """File below the library's folder."""
+    first_line: Annotated[int, Field(ge=1)]
+    """The first of them, counted from 1."""
+    num_lines: Annotated[int, Field(ge=1)]
+    """How many."""
+
+    def text(self) -> str:
+        """The lines; empty where this interpreter's library has no such file or lines."""
+        path = Path(sysconfig.get_path("stdlib")) / self.library_file
+        if not path.is_file():
+            return ""
+        first = self.first_line - 1
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return "".join(lines[first : first + self.num_lines])
+
+
 def read_prompts(path: Path) -> list[DemoPrompt]:
     """Read held-out prompts from a JSONL file; empty lines are skipped.
 
@@ -72,7 +92,7 @@ def read_prompts(path: Path) -> list[DemoPrompt]:
     """
     numbers: Counter[str] = Counter()
     prompts = []
-    for line_number, line in enumerate(_read_lines(path), start=1):
+    for line_number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
         record = _parse(line, place=f"{path}:{line_number}")
@@ -102,6 +122,19 @@ def choose_prompts(prompts: Sequence[DemoPrompt], *, per_workload: int) -> list[
     return [prompt for prompt in prompts if prompt.number < per_workload]
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file.
+
+    Raises:
+        ConfigError: If it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise ConfigError(f"{path}: cannot be read ({reason}). Check the path.") from None
+
+
 class _Message(Config):
     role: Literal["user", "assistant"]
     content: Annotated[str, Field(min_length=1)]
@@ -117,11 +150,8 @@ class _TextRecord(Config):
     prompt: Annotated[str, Field(min_length=1)]
 
 
-class _LibraryRecord(Config):
+class _LibraryRecord(LibraryLines):
     workload: str
-    library_file: str
-    first_line: Annotated[int, Field(ge=1)]
-    num_lines: Annotated[int, Field(ge=1)]
 
 
 _Record = _ChatRecord | _TextRecord | _LibraryRecord
@@ -130,14 +160,6 @@ _RECORD_KINDS: dict[str, TypeAdapter[_Record]] = {
     "prompt": TypeAdapter(_TextRecord),
     "library_file": TypeAdapter(_LibraryRecord),
 }
-
-
-def _read_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise ConfigError(f"{path}: cannot be read ({reason}). Check the path.") from None
 
 
 def _parse(line: str, *, place: str) -> _Record:
@@ -164,15 +186,5 @@ def _to_prompt(record: _Record, *, number: int) -> DemoPrompt | None:
         question = record.messages[0].content
         expected = record.messages[1].content if len(record.messages) == 2 else None
         return DemoPrompt(workload, number, question, is_chat=True, expected=expected)
-    text = record.prompt if isinstance(record, _TextRecord) else _library_text(record)
+    text = record.prompt if isinstance(record, _TextRecord) else record.text()
     return DemoPrompt(workload, number, text, is_chat=False, expected=None) if text else None
-
-
-def _library_text(record: _LibraryRecord) -> str:
-    """The named lines; empty where this interpreter's library has no such file or lines."""
-    path = Path(sysconfig.get_path("stdlib")) / record.library_file
-    if not path.is_file():
-        return ""
-    first = record.first_line - 1
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return "".join(lines[first : first + record.num_lines])

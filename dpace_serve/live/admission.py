@@ -143,6 +143,13 @@ class Admission:
                 raise _not_servable(f"{shown} must be a file, it is none. Copy the drafter again.")
 
     def _require_servable(self, candidate: Candidate) -> None:
+        # The engine's number is fixed by now: the checks at start would ask for another.
+        if candidate.config.num_draft_tokens < self.num_draft_tokens:
+            raise CheckpointError(
+                f"block_size must be at least {self.num_draft_tokens + 1}, because this server "
+                f"drafts {self.num_draft_tokens} tokens per block, got "
+                f"{candidate.config.block_size}. Start a server with this drafter."
+            )
         for finding in examine(self.target, candidate.folder, self.num_draft_tokens):
             if not finding.ok:
                 raise CheckpointError(finding.line())

@@ -1,5 +1,6 @@
 """DrafterClient: a running server's drafters, over HTTP."""
 
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -11,6 +12,8 @@ from dpace_serve.redaction import without_credentials
 _CONNECT_SECONDS = 10.0
 # A change waits for running requests and for gigabytes of weights before it answers.
 _ANSWER_SECONDS = 1800.0
+# "[Errno 111] Connection refused": the number says nothing more.
+_ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 
 
 class DrafterClient:
@@ -82,10 +85,15 @@ class DrafterClient:
                 headers=headers, timeout=timeout, transport=self._transport, trust_env=False
             ) as client:
                 response = client.request(method, self._url + path, json=body, params=query)
+        except httpx2.ConnectError as error:
+            raise EngineError(
+                f"{self._shown} cannot be reached: {_reason(error)}. Check the address and whether "
+                "the server runs."
+            ) from None
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise EngineError(
-                f"{self._shown} must answer: {without_credentials(str(error))}. Check the address "
-                "and whether the server runs."
+                f"{self._shown} must answer: {_reason(error)}. Check the address and whether the "
+                "server runs."
             ) from None
         return self._read(response)
 
@@ -105,6 +113,11 @@ class DrafterClient:
             f"{self._shown} must answer as a server of `dpace serve`, answered with status "
             f"{response.status_code}. Check the address."
         )
+
+
+def _reason(error: httpx2.HTTPError | httpx2.InvalidURL) -> str:
+    text = _ERRNO.sub("", without_credentials(str(error))).rstrip(".")
+    return text or type(error).__name__
 
 
 def _drafter(folder: str, name: str | None, revision: str | None) -> dict[str, str]:

@@ -1,7 +1,10 @@
 """The commands `dpace drafter ...`: the drafters of a running server."""
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from dpace_serve.live.client import DrafterClient
 
 API_KEY_VARIABLE = "VLLM_API_KEY"
+WAITING_NOTICE_SECONDS = 2.0
 
 app = typer.Typer(
     name="drafter",
@@ -57,7 +61,11 @@ def show(url: UrlOption, admin_key_file: KeyOption = None, json_file: JsonOption
 
     key = read_admin_key(admin_key_file, os.environ) or os.environ.get(API_KEY_VARIABLE)
     answer = _asked(url, key, lambda client: client.show(), json_file)
-    Console(highlight=False).print(_table(answer))
+    console = Console(highlight=False)
+    console.print(_table(answer))
+    operation = answer.get("operation")
+    if operation is not None:
+        console.print(_underway(operation), markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -130,7 +138,24 @@ def _change(
             f"changing the drafters needs the admin key. Give --admin-key-file, or set "
             f"{ADMIN_KEY_VARIABLE}."
         )
-    typer.echo(_line(_asked(url, key, ask, json_file)))
+    with _told_of_waiting():
+        answer = _asked(url, key, ask, json_file)
+    typer.echo(_line(answer))
+
+
+@contextmanager
+def _told_of_waiting() -> Iterator[None]:
+    """Say that the server takes its time, so that nobody takes that for a hang."""
+    notice = threading.Timer(
+        WAITING_NOTICE_SECONDS,
+        partial(typer.echo, "waiting for the server; `dpace drafter show` says for what", err=True),
+    )
+    notice.daemon = True
+    notice.start()
+    try:
+        yield
+    finally:
+        notice.cancel()
 
 
 def _asked(
@@ -159,6 +184,13 @@ def _line(answer: dict[str, Any]) -> str:
         f"{answer['slot']}, {seconds['total']:.2f} s, {seconds['load']:.2f} s of them loading"
     )
     return line if former is None else f"{line}; the champion was {former['name']}"
+
+
+def _underway(operation: dict[str, Any]) -> str:
+    drafter, num_requests = operation["drafter"], operation["waiting_for"]
+    what = operation["name"] if drafter is None else f"{operation['name']} of {drafter}"
+    waiting = f", waiting for {num_requests} running requests to end" if num_requests else ""
+    return f"{what} under way{waiting}"
 
 
 def _table(answer: dict[str, Any]) -> "Table":

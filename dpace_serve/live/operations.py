@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -18,10 +18,12 @@ from dpace_serve.live.hosted import Candidate, Role
 logger = logging.getLogger(__name__)
 
 OperationName = Literal["swap", "challenge", "promote", "drop"]
-OperationResult = Literal["ok", "refused", "busy", "failed"]
-"""Done; never allowed as it was asked; not possible now (409); or the engine could not load it."""
+OperationResult = Literal["ok", "refused", "busy", "failed", "unauthorized"]
+"""Done; never allowed as it was asked; not possible now (409); the engine could not load it; or
+asked without the admin key."""
 
 _POLL_SECONDS = 0.05
+_ONLY_CHALLENGER = "the only challenger"
 
 
 class DrafterEngine(Protocol):
@@ -39,6 +41,20 @@ class DrafterEngine(Protocol):
 class _Outcome:
     slot: int
     load_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class _Underway:
+    """What readers are shown of an operation that has not ended.
+
+    Attributes:
+        drafter: Name of the drafter; none until its files are checked.
+        waiting_for: Running requests that must end before a slot is free.
+    """
+
+    name: OperationName
+    drafter: str | None
+    waiting_for: int = 0
 
 
 class _LoadFailedError(SwapError):
@@ -75,15 +91,17 @@ class Operations:
         self._on_result = on_result
         self._clock = clock
         self._current: asyncio.Task[dict[str, Any]] | None = None
+        self._underway: _Underway | None = None
 
     def drafters(self, *, shows_salt: bool) -> dict[str, Any]:
-        """The answer to `GET /dpace/drafters`.
+        """The answer to `GET /dpace/drafters`; `operation` is null while none is under way.
 
         Args:
             shows_salt: Whether the reader may repeat the draws, and so foresee them.
         """
         salt = self._fleet.draw_salt if shows_salt else None
-        return {**self._fleet.drafters(), "draw_salt": salt}
+        underway = None if self._underway is None else asdict(self._underway)
+        return {**self._fleet.drafters(), "draw_salt": salt, "operation": underway}
 
     async def swap(self, request: DrafterRequest) -> dict[str, Any]:
         """Let another drafter serve the requests that come from now on.
@@ -94,56 +112,72 @@ class Operations:
         Raises:
             SwapError: If it is refused; everything is as before.
         """
-        return await self._alone("swap", partial(self._host, request, Role.CHAMPION))
+        work = partial(self._host, request, Role.CHAMPION)
+        return await self._alone("swap", request.name, request.folder, work)
 
     async def challenge(self, request: DrafterRequest) -> dict[str, Any]:
         """Compare another drafter with the champion; returns and raises as `swap`."""
-        return await self._alone("challenge", partial(self._host, request, Role.CHALLENGER))
+        work = partial(self._host, request, Role.CHALLENGER)
+        return await self._alone("challenge", request.name, request.folder, work)
 
     async def promote(self, name: str | None) -> dict[str, Any]:
         """Make a challenger the champion, the only one without a name; as `swap`."""
-        return await self._alone("promote", partial(self._change, self._fleet.promote, name))
+        work = partial(self._change, self._fleet.promote, name)
+        return await self._alone("promote", name, name or _ONLY_CHALLENGER, work)
 
     async def drop(self, name: str | None) -> dict[str, Any]:
         """End a challenger's comparison, the only one's without a name; as `swap`."""
-        return await self._alone("drop", partial(self._change, self._fleet.drop, name))
+        work = partial(self._change, self._fleet.drop, name)
+        return await self._alone("drop", name, name or _ONLY_CHALLENGER, work)
+
+    def unauthorized(self, operation: OperationName) -> None:
+        """Count an operation that was asked for without the admin key."""
+        logger.warning("%s unauthorized: the admin key was wrong, or there was none", operation)
+        self._on_result(operation, "unauthorized")
 
     async def _alone(
-        self, operation: OperationName, work: Callable[[], Awaitable[_Outcome]]
+        self,
+        operation: OperationName,
+        name: str | None,
+        asked: str,
+        work: Callable[[], Awaitable[_Outcome]],
     ) -> dict[str, Any]:
         if self._current is not None and not self._current.done():
+            logger.info("%s busy (%s): another operation is under way", operation, asked)
             self._on_result(operation, "busy")
             raise SwapError(
                 "one change of the drafters must end before the next, and one is under way. Try "
                 "again later.",
                 status=HTTPStatus.CONFLICT,
             )
-        self._current = asyncio.create_task(self._reported(operation, work))
-        self._current.add_done_callback(_notice)
+        self._underway = _Underway(operation, name)
+        self._current = asyncio.create_task(self._reported(operation, asked, work))
+        self._current.add_done_callback(self._forget)
         # A client that leaves must not leave half a swap behind.
         return await asyncio.shield(self._current)
 
     async def _reported(
-        self, operation: OperationName, work: Callable[[], Awaitable[_Outcome]]
+        self, operation: OperationName, asked: str, work: Callable[[], Awaitable[_Outcome]]
     ) -> dict[str, Any]:
         started, former = self._clock(), self._fleet.champion
         try:
             outcome = await work()
         except SwapError as error:
             result = _result_of(error)
-            logger.info("%s %s: %s", operation, result, error)
+            logger.warning("%s %s (%s): %s", operation, result, asked, error)
             self._on_result(operation, result)
             raise
         except BaseException:
             # Its client may have left, so that nobody else would ever see it.
-            logger.exception("%s failed", operation)
+            logger.exception("%s failed (%s)", operation, asked)
             self._on_result(operation, "failed")
             raise
         total_seconds = self._clock() - started
         drafter, champion = self._fleet.drafter_in(outcome.slot), self._fleet.champion
         logger.info(
-            "%s ok: %s (revision %s) after %.2f s, %.2f s of them loading; the champion is %s",
+            "%s ok (%s): %s (revision %s) after %.2f s, %.2f s of them loading; the champion is %s",
             operation,
+            asked,
             drafter.name,
             drafter.revision,
             total_seconds,
@@ -159,17 +193,24 @@ class Operations:
             "former_champion": None if former == champion else former.identity(),
         }
 
+    def _forget(self, task: "asyncio.Task[dict[str, Any]]") -> None:
+        self._underway = None
+        # Where the client has left nobody asks for the error, and asyncio would log it once more.
+        if not task.cancelled():
+            task.exception()
+
     async def _change(self, transition: Callable[[str | None], int], name: str | None) -> _Outcome:
         return _Outcome(transition(name))
 
     async def _host(self, request: DrafterRequest, role: Role) -> _Outcome:
         if not self._fleet.can_load:
             raise SwapError(
-                "this server has no spare slot for drafters. Start it with spare_drafter_slots of "
-                "1 or more.",
+                "this server has no spare slot for drafters. Start it with drafter_root set, and "
+                "spare_drafter_slots not 0.",
                 status=HTTPStatus.FORBIDDEN,
             )
         candidate = await asyncio.to_thread(self._admission.admit, request)
+        self._show(candidate, waiting_for=0)
         slot = self._fleet.seat(candidate)
         if slot is not None:  # nothing to load: its weights are still there
             self._fleet.reinstate(slot, role)
@@ -194,12 +235,20 @@ class Operations:
         deadline = self._clock() + self._drain_timeout_seconds
         while True:
             try:
-                return self._fleet.reserve(candidate.config)
+                slot = self._fleet.reserve(candidate.config)
             except SwapError:
-                is_hopeless = not self._fleet.count_draining(candidate.config)
-                if is_hopeless or self._clock() >= deadline:
+                num_draining = self._fleet.count_draining(candidate.config)
+                if not num_draining or self._clock() >= deadline:
                     raise
+            else:
+                self._show(candidate, waiting_for=0)
+                return slot
+            self._show(candidate, waiting_for=num_draining)
             await asyncio.sleep(_POLL_SECONDS)
+
+    def _show(self, candidate: Candidate, *, waiting_for: int) -> None:
+        if self._underway is not None:
+            self._underway.drafter, self._underway.waiting_for = candidate.name, waiting_for
 
     async def _load(self, slot: int, candidate: Candidate, request: DrafterRequest) -> None:
         try:
@@ -213,9 +262,3 @@ def _result_of(error: SwapError) -> OperationResult:
     if isinstance(error, _LoadFailedError):
         return "failed"
     return "busy" if error.status == HTTPStatus.CONFLICT else "refused"
-
-
-def _notice(task: "asyncio.Task[dict[str, Any]]") -> None:
-    # Where the client has left nobody asks for the error, and asyncio would log it once more.
-    if not task.cancelled():
-        task.exception()

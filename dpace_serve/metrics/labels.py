@@ -20,6 +20,6 @@ DrafterOperation = Literal["swap", "challenge", "promote", "drop"]
 DRAFTER_OPERATIONS: tuple[DrafterOperation, ...] = get_args(DrafterOperation)
 """What an administrator can ask for while the server runs."""
 
-OperationResult = Literal["ok", "refused", "busy", "failed"]
+OperationResult = Literal["ok", "refused", "busy", "failed", "unauthorized"]
 OPERATION_RESULTS: tuple[OperationResult, ...] = get_args(OperationResult)
 """How an operation ended."""

@@ -180,7 +180,8 @@ DRAFTER_SWAPS = MetricSpec(
     "Operations on drafters while the server ran. operation=swap: another champion; challenge: "
     "a new challenger; promote: the challenger becomes champion; drop: a challenger leaves. "
     "result=ok: done; refused: not allowed or not servable; busy: another operation or too many "
-    "running requests; failed: the engine could not load it. Only ok changes who serves.",
+    "running requests; failed: the engine could not load it; unauthorized: asked without the "
+    "admin key. Only ok changes who serves.",
     ("operation", "result"),
 )
 VERDICT_LIFT = MetricSpec(

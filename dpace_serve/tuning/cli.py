@@ -38,6 +38,10 @@ def tune(  # noqa: PLR0913, PLR0917  (one for each option)
 ) -> None:
     """Measure draft lengths by batch size and write the schedule for `dpace serve`.
 
+    Each line of --prompts is {"messages": [...]}, an OpenAI chat of any length, whose answers after
+    the last message of the user are left away, or {"prompt": "..."}, a text to continue. Other keys
+    are not read.
+
     Exits with 1 if --verify finds it slower than a fixed length by more than 5 %.
     """
     require_one_process("tune", os.environ)

@@ -8,16 +8,16 @@ from rich.console import Console
 from dpace_serve.acceptance.cost import length_ranges
 from dpace_serve.demo.machine import this_machine
 from dpace_serve.demo.progress import DemoProgress
-from dpace_serve.demo.prompts import read_prompts
 from dpace_serve.drafter import checkpoint
 from dpace_serve.errors import ConfigError, EngineError
 from dpace_serve.tuning.config import TuneConfig
 from dpace_serve.tuning.measure import PromptOrder, measure_lengths, warm_up
+from dpace_serve.tuning.prompts import read_prompts
 from dpace_serve.tuning.result import TuneResult, measured_points, tune_rows
 from dpace_serve.tuning.verify import verify_schedule
 from dpace_serve.vllm_engine.block_schedule import BlockSchedule, TunedMachine
 from dpace_serve.vllm_engine.tuning import TuningEngine
-from dpace_serve.vllm_engine.tuning_calls import EngineFacts, TuningPrompt
+from dpace_serve.vllm_engine.tuning_calls import EngineFacts
 
 CPU_INFO = Path("/proc/cpuinfo")
 
@@ -44,10 +44,7 @@ def tune(config: TuneConfig, *, with_verification: bool, progress_console: Conso
     with DemoProgress(progress_console) as progress:
         progress.stage("starting the engine", total=None)
         with TuningEngine(config.serve) as engine:
-            facts = engine.prepare(
-                [TuningPrompt(prompt.text, prompt.is_chat) for prompt in prompts],
-                max_new_tokens=config.max_new_tokens,
-            )
+            facts = engine.prepare(prompts, max_new_tokens=config.max_new_tokens)
             batch_sizes = config.batch_sizes_up_to(facts.max_num_seqs)
             verify_sizes = config.verify_batch_sizes_up_to(facts.max_num_seqs)
             progress.stage("warming up", total=None)

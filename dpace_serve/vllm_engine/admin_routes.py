@@ -6,13 +6,15 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Request
 from pydantic import ConfigDict, Field, ValidationError
+from starlette._utils import get_route_path
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
+from starlette.types import Scope
 
 from dpace_serve.config import Config
 from dpace_serve.errors import SwapError
 from dpace_serve.live.admission import NAME_PATTERN, DrafterRequest
-from dpace_serve.live.operations import Operations
+from dpace_serve.live.operations import OperationName, Operations
 from dpace_serve.vllm_engine.error_response import error_response
 from dpace_serve.vllm_engine.key_guard import PREFIX
 
@@ -55,6 +57,22 @@ async def drop(request: Request) -> JSONResponse:
 async def promote(request: Request) -> JSONResponse:
     """Make a challenger the champion."""
     return await _answered(_promote(request))
+
+
+_OPERATIONS: dict[tuple[str, str], OperationName] = {
+    ("PUT", f"{PREFIX}/drafters/champion"): "swap",
+    ("PUT", f"{PREFIX}/drafters/challenger"): "challenge",
+    ("DELETE", f"{PREFIX}/drafters/challenger"): "drop",
+    ("POST", f"{PREFIX}/promote"): "promote",
+}
+
+
+def count_unauthorized(scope: Scope) -> None:
+    """Count a change that was asked for without the admin key, where it has a route."""
+    operation = _OPERATIONS.get((scope.get("method", ""), get_route_path(scope)))
+    operations: Operations | None = getattr(scope["app"].state, "dpace_operations", None)
+    if operation is not None and operations is not None:
+        operations.unauthorized(operation)
 
 
 async def _swap(request: Request) -> dict[str, Any]:

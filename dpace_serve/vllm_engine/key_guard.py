@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from http import HTTPStatus
 
 from starlette._utils import get_route_path
@@ -33,7 +33,8 @@ class KeyGuard:
         app: ASGIApp,
         api_keys: Iterable[str],
         admin_key: str | None,
-        public_paths: Collection[str] = (),
+        public_paths: Collection[str],
+        on_unauthorized: Callable[[Scope], None],
     ) -> None:
         """Wrap an application.
 
@@ -42,9 +43,11 @@ class KeyGuard:
             api_keys: Keys for reading; none leaves reading open.
             admin_key: Key for changes; none refuses them.
             public_paths: Whole paths that GET and HEAD may ask for without a key.
+            on_unauthorized: Told of each change that was asked for without the admin key.
         """
         self._app = app
         self._public_paths = frozenset(public_paths)
+        self._on_unauthorized = on_unauthorized
         keys = tuple(api_keys)
         self._admin_hashes = () if admin_key is None else (_hash(admin_key),)
         self._read_hashes = (*map(_hash, keys), *self._admin_hashes) if keys else ()
@@ -71,7 +74,10 @@ class KeyGuard:
                 "one."
             )
             return error_response(HTTPStatus.FORBIDDEN, message)
-        return None if _has_key(headers, self._admin_hashes) else _unauthorized("admin key")
+        if _has_key(headers, self._admin_hashes):
+            return None
+        self._on_unauthorized(scope)
+        return _unauthorized("admin key")
 
     def _is_public(self, scope: Scope) -> bool:
         # The very path that the router will match, so that nothing else can be reached by it.

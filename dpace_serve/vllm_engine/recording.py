@@ -1,5 +1,7 @@
 """Puts together what follows the drafters of a running engine: who drafts, and what it gains."""
 
+import logging
+import os
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from dpace_serve.drafter import checkpoint
 from dpace_serve.drafter.target import find_target_folder
 from dpace_serve.errors import CheckpointError
 from dpace_serve.live.acceptance_log import AcceptanceLog
+from dpace_serve.live.admin_key import read_admin_key
 from dpace_serve.live.admission import Admission, describe
 from dpace_serve.live.capture import CaptureWriter
 from dpace_serve.live.comparisons import Comparisons
@@ -30,6 +33,7 @@ from dpace_serve.vllm_engine.calibration import read_step_times
 from dpace_serve.vllm_engine.engine_drafters import EngineDrafters
 from dpace_serve.vllm_engine.observed_engine import extend_spans, observe_steps
 from dpace_serve.vllm_engine.recorder import AcceptanceRecorder
+from dpace_serve.vllm_engine.start_line import start_line
 from dpace_serve.vllm_engine.traffic_capture import TrafficCapture
 from dpace_serve.vllm_engine.verdict_terms import (
     StepTimeRatio,
@@ -40,6 +44,8 @@ from dpace_serve.vllm_engine.verdict_terms import (
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
     from vllm.engine.protocol import EngineClient
+
+logger = logging.getLogger(__name__)
 
 METHOD = "dflash"
 CLOSE_SECONDS = 5.0
@@ -77,7 +83,7 @@ def start_recording(
     Raises:
         CheckpointError: If a drafter is not complete.
         ConfigError: If a log or a capture cannot be written where it should be, or step times
-            cannot be read.
+            or the admin key cannot be read.
     """
     if engine_client is None:
         return None
@@ -134,6 +140,8 @@ def start_recording(
             capture.writer.close(CLOSE_SECONDS)
 
     _before_shutdown(engine_client, close)
+    has_admin_key = read_admin_key(config.admin_key_file, os.environ) is not None
+    logger.info("%s", start_line(fleet, config, has_admin_key=has_admin_key))
     return Recording(recorder, operations, comparisons)
 
 
@@ -149,7 +157,7 @@ def _fleet(vllm_config: "VllmConfig", config: ServeConfig) -> Fleet:
     return Fleet(
         champion,
         [describe(challenger) for challenger in config.challengers],
-        num_spare_slots=config.spare_drafter_slots,
+        num_spare_slots=config.spare_drafter_slots or 0,
         traffic=Traffic(
             config.mode,
             config.share,

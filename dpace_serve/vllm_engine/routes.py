@@ -84,6 +84,7 @@ def attach(app: FastAPI, keys: Iterable[str], admin_key: str | None = None) -> N
         api_keys=read_keys,
         admin_key=admin_key,
         public_paths=public_paths(files, PREFIX),
+        on_unauthorized=admin_routes.count_unauthorized,
     )
 
 

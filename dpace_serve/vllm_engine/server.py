@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dpace_serve.errors import ConfigError, EngineError
+from dpace_serve.live.admin_key import read_admin_key
 from dpace_serve.serve_config import ServeConfig
 from dpace_serve.vllm_engine import block_schedule, plugin, start_checks
 from dpace_serve.vllm_engine.drafter_worker import WORKER_EXTENSION
+from dpace_serve.vllm_engine.engine_log import write_as_the_engine
 from dpace_serve.vllm_engine.engine_watch import EngineWatch
 from dpace_serve.vllm_engine.hosted_checkpoints import additional_config
 
@@ -171,25 +173,27 @@ def _host_other_drafters(args: Namespace, config: ServeConfig) -> ServeConfig:
 
     Raises:
         ConfigError: If challengers are asked of several engines: what shadows draft is fetched
-            from one.
+            from one. If the admin key cannot be used.
     """
     drafter = config.drafter
     if drafter is None:
         return config
+    has_admin_key = read_admin_key(config.admin_key_file, os.environ) is not None
+    num_spare_slots = config.num_spare_slots(has_admin_key=has_admin_key)
     if args.data_parallel_size > 1:
         if config.challengers:
             raise ConfigError(
                 f"challengers need one engine, got data_parallel_size {args.data_parallel_size}. "
                 "Run several servers behind a balancer; their counts add in Prometheus."
             )
-        if config.spare_drafter_slots:
+        if num_spare_slots:
             logger.warning(
                 "data_parallel_size is above 1: drafters cannot be changed while serving."
             )
-            config = config.model_copy(update={"spare_drafter_slots": 0})
-    others = [*config.challengers, *repeat(drafter, config.spare_drafter_slots)]
+            num_spare_slots = 0
+    others = [*config.challengers, *repeat(drafter, num_spare_slots)]
     args.additional_config = {**(args.additional_config or {}), **additional_config(others)}
-    return config
+    return config.model_copy(update={"spare_drafter_slots": num_spare_slots})
 
 
 def _parse_others(
@@ -248,6 +252,7 @@ def _run(args: Namespace) -> None:
 
     cli_env_setup()
     configure_logging_from_args(args)
+    write_as_the_engine(args)
     plugin.register()
     watch = args.dpace_watch = EngineWatch()
     try:

@@ -27,11 +27,11 @@ class TuningEngine(EngineProcess):
         """Take the prompts that later calls name by their places here.
 
         Args:
-            prompts: Texts, and questions for the chat template.
+            prompts: Texts, and chats for the target's template.
             max_new_tokens: Longest answer.
 
         Raises:
-            EngineError: If one leaves no room for an answer.
+            EngineError: If one does not suit the template, or leaves no room for an answer.
         """
         self._send(PrepareCall(tuple(prompts), max_new_tokens))
         return self._result(EngineFacts)

@@ -6,11 +6,24 @@ from dpace_serve.acceptance.cost import LengthRange
 
 
 @dataclass(frozen=True, slots=True)
-class TuningPrompt:
-    """What the target is asked; sent through its chat template or continued as it stands."""
+class ChatMessage:
+    """One message of a chat, in the words of the OpenAI API."""
 
-    text: str
-    is_chat: bool
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class TuningPrompt:
+    """What the target is asked.
+
+    Attributes:
+        place: File and line, for error messages.
+        asked: A chat, sent through the target's template, or a text, continued as it stands.
+    """
+
+    place: str
+    asked: tuple[ChatMessage, ...] | str
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ from dpace_serve.vllm_engine.tuning_calls import (
 
 if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
+    from vllm.tokenizers import TokenizerLike
     from vllm.v1.engine.llm_engine import LLMEngine
 
     from dpace_serve.vllm_engine.draft_lengths import DraftLengths
@@ -100,17 +101,18 @@ def _prepare(tuned: _Tuned, call: PrepareCall) -> EngineFacts:
     from vllm.platforms import current_platform
 
     config = tuned.engine.vllm_config
-    tuned.prompts = tuple(_token_ids(tuned.engine, prompt) for prompt in call.prompts)
+    tokenizer = tuned.engine.get_tokenizer()
+    tuned.prompts = tuple(prompt_token_ids(tokenizer, prompt) for prompt in call.prompts)
     tuned.max_new_tokens = call.max_new_tokens
     # Near its limit the drafter is skipped, so an answer must not come there.
     room = config.model_config.max_model_len - config.num_speculative_tokens - 1
-    longest = max(map(len, tuned.prompts))
-    if longest + call.max_new_tokens > room:
-        raise ConfigError(
-            f"a prompt and its answer must fit into {room} tokens, got {longest} and "
-            f"max_new_tokens = {call.max_new_tokens}. Lower max_new_tokens, or leave the prompt "
-            "out."
-        )
+    for prompt, token_ids in zip(call.prompts, tuned.prompts, strict=True):
+        if len(token_ids) + call.max_new_tokens > room:
+            raise ConfigError(
+                f"{prompt.place}: a prompt and its answer must fit into {room} tokens, got "
+                f"{len(token_ids)} and max_new_tokens = {call.max_new_tokens}. Lower "
+                "max_new_tokens, or leave the prompt out."
+            )
     return EngineFacts(
         engine=f"vllm {vllm.__version__}",
         device=current_platform.get_device_name() or current_platform.device_type,
@@ -118,12 +120,25 @@ def _prepare(tuned: _Tuned, call: PrepareCall) -> EngineFacts:
     )
 
 
-def _token_ids(engine: "LLMEngine", prompt: TuningPrompt) -> tuple[int, ...]:
-    tokenizer = engine.get_tokenizer()
-    if not prompt.is_chat:
-        return tuple(tokenizer.encode(prompt.text))
-    question = [{"role": "user", "content": prompt.text}]
-    text = tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
+def prompt_token_ids(tokenizer: "TokenizerLike", prompt: TuningPrompt) -> tuple[int, ...]:
+    """What the target is given.
+
+    Raises:
+        ConfigError: If its chat template does not take the chat.
+    """
+    if isinstance(prompt.asked, str):
+        return tuple(tokenizer.encode(prompt.asked))
+    from jinja2 import TemplateError
+
+    messages = [asdict(message) for message in prompt.asked]
+    try:
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    except (TemplateError, ValueError) as error:  # of the template; where there is none
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ConfigError(
+            f"{prompt.place}: the target's chat template must take the messages, but: {reason}. "
+            "Change the line, or write it as a prompt."
+        ) from None
     return tuple(tokenizer.encode(text, add_special_tokens=False))
 
 

@@ -32,6 +32,7 @@ CLEAN_TREE = {
     "dpace_serve/demo/__init__.py": "import dpace_serve.drafter",
     "dpace_serve/tuning/__init__.py": "import dpace_serve.vllm_engine, dpace_serve.demo",
     "dpace_serve/cli.py": "import dpace_serve.tuning, dpace_training.cli",
+    "dpace_serve/settings_document.py": "import dpace_serve.tuning, dpace_serve.serve_config",
     "dpace_training/__init__.py": "",
     "dpace_training/cli.py": "import dpace_serve.config, torch",
 }

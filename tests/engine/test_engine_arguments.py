@@ -115,8 +115,18 @@ def test_challengers_and_then_spare_slots_are_hosted_beside_what_the_user_adds(a
     assert args.worker_extension_cls == WORKER_EXTENSION
 
 
+def test_a_spare_slot_is_hosted_only_where_drafters_can_be_loaded(arguments, tmp_path, monkeypatch):
+    monkeypatch.delenv("DPACE_ADMIN_KEY", raising=False)
+    assert hosted(arguments(drafter_root=tmp_path)) == []
+    monkeypatch.setenv("DPACE_ADMIN_KEY", "k")
+    assert hosted(arguments()) == []
+    args = arguments(drafter_root=tmp_path)
+    assert hosted(args) == ["d"]
+    assert args.dpace_config.spare_drafter_slots == 1
+
+
 def test_several_engines_have_no_challengers_and_no_spare_slots(arguments, caplog):
-    args = arguments("--data-parallel-size", "2")
+    args = arguments("--data-parallel-size", "2", spare_drafter_slots=1)
     assert hosted(args) == []
     assert args.dpace_config.spare_drafter_slots == 0
     assert "cannot be changed while serving" in caplog.text

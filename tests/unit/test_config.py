@@ -238,6 +238,22 @@ def test_settings_of_several_drafters_are_bounded(override):
         load_config(ServeConfig, None, ["target=t", override])
 
 
+@pytest.mark.parametrize(
+    ("settings", "has_admin_key", "expected"),
+    [
+        ([], False, 0),
+        (["drafter_root=r"], False, 0),
+        ([], True, 0),
+        (["drafter_root=r"], True, 1),
+        (["drafter_root=r", "spare_drafter_slots=0"], True, 0),
+        (["spare_drafter_slots=2"], False, 2),
+    ],
+)
+def test_a_spare_slot_is_kept_where_drafters_can_be_loaded(settings, has_admin_key, expected):
+    config = load_config(ServeConfig, None, ["target=t", "drafter=d", *settings])
+    assert config.num_spare_slots(has_admin_key=has_admin_key) == expected
+
+
 def test_no_log_is_kept_unless_it_is_configured():
     assert ServeConfig(target="t").acceptance_log is None
 

@@ -137,7 +137,7 @@ def test_damage_inside_dflash_config_is_refused(damaged, refused, dflash, words)
         ({"num_target_layers": 36}, "num_target_layers must be 28"),
         ({"has_own_lm_head": True}, "has_own_lm_head must be false"),
         ({"block_size": 16}, "block_size 16 instead of 8"),
-        ({"block_size": 4}, "num_draft_tokens must lie in 1..3"),
+        ({"block_size": 4}, "block_size must be at least 8, because this server drafts 7"),
         ({"block_size": 1}, "block_size"),
         ({"num_hidden_layers": 1, "layer_types": ["full_attention"]}, "layers.1."),
         ({"rms_norm_eps": 1e-5}, "rms_norm_eps"),

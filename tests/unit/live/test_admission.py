@@ -128,10 +128,13 @@ def test_a_damaged_target_is_not_located(admission, tmp_path):
     assert str(tmp_path) not in text
 
 
-def test_more_draft_tokens_than_the_block_has_are_refused(admission):
+def test_a_block_that_is_too_small_for_this_server_is_refused_by_its_size(admission):
     status, text = refusal(replace(admission, num_draft_tokens=8), ask("dpace"))
     assert status == 422
-    assert "num_draft_tokens must lie in 1..7" in text
+    assert text == (
+        "block_size must be at least 9, because this server drafts 8 tokens per block, got 8. "
+        "Start a server with this drafter."
+    )
 
 
 def test_other_layers_than_the_champions_are_refused(admission):

@@ -74,11 +74,26 @@ def test_an_answer_of_something_else_is_no_refusal(response):
 
 def test_an_unreachable_server_is_one_line_without_the_password():
     def fail(request):
-        raise httpx2.ConnectError("refused")
+        raise httpx2.ConnectError("[Errno 111] Connection refused")
 
-    with pytest.raises(EngineError, match="must answer: refused") as caught:
+    with pytest.raises(
+        EngineError, match=r"cannot be reached: Connection refused\. Check"
+    ) as caught:
         client(fail, url="http://me:secret@test").show()
     assert "secret" not in str(caught.value)
+
+
+def test_a_port_where_nothing_listens_is_refused_by_name(unused_tcp_port):
+    with pytest.raises(EngineError, match="cannot be reached: Connection refused"):
+        DrafterClient(f"http://127.0.0.1:{unused_tcp_port}", key=None).show()
+
+
+def test_a_server_that_leaves_without_an_answer_is_one_line():
+    def fail(request):
+        raise httpx2.RemoteProtocolError("Server disconnected without sending a response.")
+
+    with pytest.raises(EngineError, match=r"must answer: Server .* a response\. Check"):
+        client(fail).show()
 
 
 @pytest.mark.parametrize("url", ["test:8000", "ftp://test", ""])

@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from dpace_serve import cli
+from dpace_serve.live import commands
 
 CHAMPION = {
     "slot": 0,
@@ -45,6 +46,7 @@ def server():
         def answer(self):
             content = self.rfile.read(int(self.headers.get("content-length", 0)))
             listener.asked.append((self.command, self.path, self.headers["authorization"], content))
+            listener.may_answer.wait()
             body = json.dumps(SHOWN if self.command == "GET" else listener.body).encode()
             self.send_response(listener.status)
             self.send_header("content-length", str(len(body)))
@@ -58,6 +60,8 @@ def server():
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
         listener.asked, listener.status, listener.body = [], 200, SWAPPED
+        listener.may_answer = threading.Event()
+        listener.may_answer.set()
         listener.url = f"http://127.0.0.1:{listener.server_port}"
         thread = threading.Thread(target=listener.serve_forever)
         thread.start()
@@ -86,6 +90,40 @@ def test_show_prints_a_table_and_writes_the_answer(server, capsys, tmp_path):
     for text in ("champion", "0123456789ab", "17", "empty"):
         assert text in out
     assert json.loads(file.read_text()) == SHOWN
+
+
+@pytest.mark.parametrize(
+    ("operation", "line"),
+    [
+        (None, None),
+        ({"name": "swap", "drafter": None, "waiting_for": 0}, "swap under way"),
+        (
+            {"name": "challenge", "drafter": "[b]", "waiting_for": 3},
+            "challenge of [b] under way, waiting for 3 running requests to end",
+        ),
+    ],
+)
+def test_show_says_what_is_under_way(server, monkeypatch, capsys, operation, line):
+    monkeypatch.setitem(SHOWN, "operation", operation)
+    assert dpace("show", "--url", server.url) == 0
+    after_table = capsys.readouterr().out.splitlines()[3:]
+    assert after_table == ([] if line is None else [line])
+
+
+def test_a_change_that_takes_long_says_that_it_waits(server, monkeypatch, capsys):
+    server.may_answer.clear()
+    monkeypatch.setattr(commands, "WAITING_NOTICE_SECONDS", 0.01)
+    echo = commands.typer.echo
+
+    def echo_and_let_it_answer(text, **options):
+        echo(text, **options)
+        server.may_answer.set()
+
+    monkeypatch.setattr(commands.typer, "echo", echo_and_let_it_answer)
+    assert dpace("swap", "new", "--url", server.url) == 0
+    shown = capsys.readouterr()
+    assert shown.err.startswith("waiting for the server")
+    assert shown.out.startswith("swap: b")
 
 
 def test_show_can_use_an_api_key(server, monkeypatch):
@@ -157,7 +195,7 @@ def test_an_unwritable_result_is_status_2_before_anything_is_asked(server):
 def test_an_unreachable_server_is_status_2(capsys):
     assert dpace("show", "--url", "http://127.0.0.1:1") == 2
     err = capsys.readouterr().err
-    assert err.startswith("dpace: http://127.0.0.1:1 must answer: ")
+    assert err.startswith("dpace: http://127.0.0.1:1 cannot be reached: ")
     assert err.count("\n") == 1
 
 

@@ -111,7 +111,26 @@ async def test_a_swap_loads_the_drafter_and_lets_it_serve(served, root, caplog):
     assert served.results == [("swap", "ok")]
     lines = [record.getMessage() for record in caplog.records if "swap" in record.getMessage()]
     assert len(lines) == 1
-    assert f"dpace (revision {revisions['dpace']})" in lines[0]
+    assert lines[0].startswith(f"swap ok (dpace): dpace (revision {revisions['dpace']}) after")
+
+
+async def test_each_line_of_the_log_names_what_was_asked_for(served, caplog):
+    with caplog.at_level(logging.INFO):
+        await refusal(served.swap("absent"))
+        await refusal(served.operations.promote(None))
+        await refusal(served.operations.drop("b"))
+    starts = [record.getMessage().partition(":")[0] for record in caplog.records]
+    assert starts == [
+        "swap refused (absent)",
+        "promote refused (the only challenger)",
+        "drop refused (b)",
+    ]
+
+
+async def test_what_is_asked_without_the_admin_key_is_counted_and_logged(served, caplog):
+    served.operations.unauthorized("promote")
+    assert served.results == [("promote", "unauthorized")]
+    assert "promote unauthorized" in caplog.text
 
 
 async def test_going_back_to_a_drafter_that_is_still_loaded_loads_nothing(served):
@@ -288,9 +307,27 @@ async def test_a_swap_waits_for_the_requests_of_the_slot_that_it_needs(served):
     await asyncio.sleep(0.3)
     assert not waiting.done()
     assert served.rows()[0] == ("retired", "first")
+    assert served.operations.drafters(shows_salt=False) == served.fleet.drafters() | {
+        "draw_salt": None,
+        "operation": {"name": "swap", "drafter": "dflash", "waiting_for": 1},
+    }
     served.fleet.release(running)
     assert (await waiting)["slot"] == 0
+    assert served.operations.drafters(shows_salt=False)["operation"] is None
     assert served.rows() == [("champion", "dflash"), ("retired", "dpace")]
+
+
+async def test_what_is_under_way_is_shown_until_it_has_ended(served):
+    served.engine.may_end.clear()
+    loading = asyncio.create_task(served.challenge("dpace", name="b"))
+    await served.engine.has_begun.wait()
+    await refusal(served.operations.drop("c"))  # busy: what is shown is the one under way
+    shown = served.operations.drafters(shows_salt=False)["operation"]
+    assert shown == {"name": "challenge", "drafter": "b", "waiting_for": 0}
+    served.engine.error = SwapError("broken.", status=HTTPStatus.CONFLICT)
+    served.engine.may_end.set()
+    await refusal(loading)
+    assert served.operations.drafters(shows_salt=False)["operation"] is None
 
 
 async def test_it_waits_no_longer_than_it_may(admission, root):

@@ -80,7 +80,7 @@ def test_a_label_outside_its_set_makes_no_new_series(registry, metrics):
         metrics.export_error("later")
     with pytest.raises(ValueError, match="swap, challenge, promote, drop, got wish"):
         metrics.count_operation("wish", "ok")
-    with pytest.raises(ValueError, match="ok, refused, busy, failed, got maybe"):
+    with pytest.raises(ValueError, match="ok, refused, busy, failed, unauthorized, got maybe"):
         metrics.count_operation("swap", "maybe")
     with pytest.raises(ValueError, match="that says why is excluded, got none"):
         metrics.exclude(COUNTED)

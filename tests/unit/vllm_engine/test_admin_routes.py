@@ -48,6 +48,7 @@ class Server:
         config = describe(drafter_folder("dpace")).config
         self.engine = FakeEngine()
         self.has_ended = asyncio.Event()
+        self.results = []
         operations = Operations(
             Fleet(
                 describe(drafter_folder("dflash")),
@@ -58,12 +59,16 @@ class Server:
             self.engine,
             Admission(str(target_folder()), root, 7, config.target_layer_ids),
             drain_timeout_seconds=0,
-            on_result=lambda *_: self.has_ended.set(),
+            on_result=self._end,
         )
         self.app = FastAPI(root_path=root_path)
         self.app.state.dpace = None
         self.app.state.dpace_operations = operations
         routes.attach(self.app, keys, admin_key)
+
+    def _end(self, *result):
+        self.results.append(result)
+        self.has_ended.set()
 
     async def ask(self, method, path, key=ADMIN, **request):
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
@@ -141,6 +146,32 @@ async def test_only_the_admin_key_changes_anything(server, method, path, key):
     assert response.headers["WWW-Authenticate"] == "Bearer"
     assert ADMIN not in response.text
     assert await server.names() == [("champion", "dflash"), ("empty", None)]
+
+
+@pytest.mark.parametrize(
+    ("change", "operation"),
+    list(zip(CHANGES, ["swap", "challenge", "drop", "promote"], strict=True)),
+)
+@pytest.mark.parametrize("root_path", ["", "/behind"])
+async def test_a_wrong_admin_key_is_counted_for_its_operation(root, change, operation, root_path):
+    server = Server(root, root_path=root_path)
+    method, path = change
+    await server.ask(method, f"{root_path}{path}", "wrong")
+    assert server.results == [(operation, "unauthorized")]
+
+
+async def test_a_wrong_admin_key_is_counted_only_where_there_is_a_route(server):
+    for method, path in (
+        ("PATCH", "/dpace/promote"),
+        ("POST", "/dpace/drafters/champion"),
+        ("PUT", "/dpace/none"),
+        ("POST", "/dpace/promote/"),
+    ):
+        assert (await server.ask(method, path, "wrong")).status_code == 401
+    assert (await server.ask("GET", "/dpace/drafters", "wrong")).status_code == 401
+    server.app.state.dpace_operations = None  # a server that drafts nothing
+    assert (await server.ask("POST", "/dpace/promote", "wrong")).status_code == 401
+    assert server.results == []
 
 
 @pytest.mark.parametrize(("method", "path"), CHANGES)

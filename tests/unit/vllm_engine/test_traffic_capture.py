@@ -57,7 +57,9 @@ def test_a_beam_is_never_kept_because_the_engine_drops_what_its_request_said(num
 
 def test_a_beam_is_known_by_its_whole_name_however_long(make_bench):
     arrivals = make_bench(num_challengers=0).recorder._arrivals
-    sampling = SimpleNamespace(n=1, extra_args=None, structured_outputs=None)
+    sampling = SimpleNamespace(
+        n=1, extra_args=None, structured_outputs=None, logprob_token_ids=None
+    )
     prompt = {"type": "token", "prompt_token_ids": [1]}
     for name, is_one in (("b-beam-3", True), ("b" * 500 + "-beam-3", True), ("b" * 500, False)):
         assert arrivals.bind(prompt, sampling, name).is_beam == is_one
