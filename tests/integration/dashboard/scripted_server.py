@@ -83,6 +83,7 @@ class ScriptedServer:
             api_keys=self.keys,
             admin_key=self.admin_key,
             public_paths=public_paths(files, PREFIX),
+            on_unauthorized=lambda scope: None,
         )
 
         @app.get("/metrics")
