@@ -101,9 +101,13 @@ class AcceptanceRecorder:
         """How the sums have grown."""
         return self._metrics.history()
 
-    def close(self) -> None:
-        """Give up what is not settled: the engine is about to stop."""
-        self._collector.close()
+    async def aclose(self, timeout_seconds: float) -> None:
+        """Settle the shadows of what has ended; those of what ends later are lost.
+
+        Args:
+            timeout_seconds: Longest wait for their drafts.
+        """
+        await self._collector.aclose(timeout_seconds)
 
     def recording(self, generate: Generate, failures: tuple[type[Exception], ...]) -> Generate:
         """The engine's `generate`, which also binds each request and records how it ended.
