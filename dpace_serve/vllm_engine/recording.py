@@ -222,6 +222,7 @@ def _drafters_shown(
             for drafter, its_arms in roles
             for arm in its_arms
         ]
+        metrics.hold((drafter.name, drafter.revision) for drafter in fleet.hosted)
         for row in rows:
             metrics.add_drafter(row.name, row.revision, row.block_size, [row.arm])
         metrics.set_loaded(rows)

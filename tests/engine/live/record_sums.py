@@ -32,12 +32,17 @@ def require_same_sums(live):
             sample.value for sample in families[metric]
         }  # fmt: skip
         assert +summed == {key: value for key, value in counted.items() if value}
-    excluded = collections.Counter((row["arm"], row["excluded"]) for row in rows if row["excluded"])
+    excluded = collections.Counter(
+        (row["drafter"], row["revision"], row["arm"], row["excluded"])
+        for row in rows
+        if row["excluded"]
+    )
     assert excluded == {
-        (sample.labels["arm"], sample.labels["reason"]): sample.value
+        tuple(sample.labels[name] for name in ("drafter", "revision", "arm", "reason")):
+        sample.value
         for sample in families["dpace_requests_excluded_total"]
         if sample.value
-    }
+    }  # fmt: skip
     require_same_json(live.client.get("/dpace/acceptance").json(), rows)
 
 
