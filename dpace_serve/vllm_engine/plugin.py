@@ -122,9 +122,10 @@ class AcceptanceEndpoint:
             )
         config = getattr(args, "dpace_config", None)
         watch = getattr(args, "dpace_watch", None)
+        record_until_the_end(engine_client, state, config, (VLLMServerError,))
+        # Last, so that it looks first: Ctrl-C ends the engine too, while shadows are still fetched.
         if engine_client is not None and watch is not None:
             watch.watch(engine_client)
-        record_until_the_end(engine_client, state, config, (VLLMServerError,))
 
 
 def record_until_the_end(
