@@ -145,6 +145,14 @@ def test_the_speed_has_the_sums_of_the_last_minute(registry, clock):
     assert metrics.snapshot()["speed"] is None
 
 
+def test_steps_are_counted_by_batch_size_whatever_is_calibrated(registry, clock):
+    metrics = started(registry, clock, step_times=None)
+    assert metrics.num_steps() == {}
+    for batch_size in (1, 4, 4, 9):
+        metrics.observe_step(DecodeStep(0.02, batch_size, batch_size))
+    assert metrics.num_steps() == {1: 1, 4: 2, 9: 1}
+
+
 def test_a_clock_that_is_set_back_loses_the_minute_and_nothing_else(registry, clock):
     metrics = started(registry, clock)
     metrics.observe_step(DecodeStep(0.5, 1, 1))
