@@ -46,6 +46,14 @@ def total_of(live, arm):
     return next(row for row in rows if row["arm"] == arm and "workload" not in row)
 
 
+def rate_and_interval(arm, position):
+    rate, low, high = (
+        arm[f"accepted_per_position{end}"][position] for end in ("", "_low", "_high")
+    )
+    interval = "\N{EN DASH}" if low is None else f"[{100 * low:.1f} %, {100 * high:.1f} %]"
+    return [f"{100 * rate:.1f} %", interval]
+
+
 def wait_for_requests(page, count):
     page.locator("#headline dd").filter(has_text=re.compile(rf"^{count}(?!\d)")).wait_for()
 
@@ -61,9 +69,11 @@ def test_the_page_follows_the_traffic_with_the_numbers_of_the_server(live, page,
     page.locator("#positions summary").first.click()
     rows = page.locator("#positions details").first.locator("tbody tr")
     for position, row in enumerate(rows.all()):
-        shown = [cell.replace("\xa0", " ") for cell in row.locator("td").all_inner_texts()[:2]]
-        rates = [arm["accepted_per_position"][position] for arm in (champion, shadow)]
-        assert shown == [f"{100 * rate:.1f} %" for rate in rates]
+        cells = [cell.replace("\xa0", " ") for cell in row.locator("td").all_inner_texts()]
+        assert cells[:4] == [
+            *rate_and_interval(champion, position),
+            *rate_and_interval(shadow, position),
+        ]
     assert f"{champion['tau']:.2f}" in page.locator("#headline").inner_text()
     assert page.locator("#requests").get_by_text(request_id).count() >= 1
     page.locator("#positions-chart .main-svg").first.wait_for()
