@@ -38,6 +38,15 @@ export const interval = (low, high, format) =>
 export const clock = (seconds) =>
   isNumber(seconds) ? new Date(1000 * seconds).toLocaleTimeString("en-GB") : NOTHING;
 
+/** The same, after the date where that is not today's. */
+export function moment(seconds) {
+  if (!isNumber(seconds)) return NOTHING;
+  const then = new Date(1000 * seconds);
+  if (then.toDateString() === new Date().toDateString()) return clock(seconds);
+  const date = then.toLocaleDateString("en-GB", { day: "numeric", month: "short", year: "numeric" });
+  return `${date}, ${clock(seconds)}`;
+}
+
 /** "1 request", "1,200 requests". */
 export const counted = (value, noun) => `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
 
