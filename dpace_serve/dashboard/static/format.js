@@ -38,13 +38,12 @@ export const interval = (low, high, format) =>
 export const clock = (seconds) =>
   isNumber(seconds) ? new Date(1000 * seconds).toLocaleTimeString("en-GB") : NOTHING;
 
-/** The same, after the date where that is not today's. */
-export function moment(seconds) {
-  if (!isNumber(seconds)) return NOTHING;
+/** The local date of these seconds; nothing where it is today's. */
+export function dateUnlessToday(seconds) {
+  if (!isNumber(seconds)) return "";
   const then = new Date(1000 * seconds);
-  if (then.toDateString() === new Date().toDateString()) return clock(seconds);
-  const date = then.toLocaleDateString("en-GB", { day: "numeric", month: "short", year: "numeric" });
-  return `${date}, ${clock(seconds)}`;
+  if (then.toDateString() === new Date().toDateString()) return "";
+  return then.toLocaleDateString("en-GB", { day: "numeric", month: "short", year: "numeric" });
 }
 
 /** "1 request", "1,200 requests". */

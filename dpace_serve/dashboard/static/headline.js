@@ -32,6 +32,11 @@ function gain(speed) {
       {},
       `Estimated tokens per second against no speculation at this load: ${format.percent(Math.abs(change), 0)} ${words}.`,
     ),
+    h(
+      "p",
+      { class: "muted small" },
+      "Tokens and time are counted; the time without speculation is the calibrated one, whose own error is not in the number.",
+    ),
     change < 0 &&
       h("p", { class: "note" }, "Speculation costs time at this load. dpace tune writes a schedule that drafts less here."),
   ];

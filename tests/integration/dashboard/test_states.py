@@ -51,6 +51,7 @@ def test_the_gain_is_the_headline_with_what_it_was_measured_on(shadowed, open_pa
     headline = page.text("#headline")
     for words in ("1.84 ×", "84 % faster", "412", "3.2", "21.0 ms", "over 812 steps", "last 60"):
         assert words in headline
+    assert "whose own error is not in the number" in headline
 
 
 def test_a_loss_is_called_a_loss(shadowed, counted, open_page):
@@ -108,8 +109,8 @@ def test_a_verdict_shows_its_reason_and_its_numbers(shadowed, open_page):
     ("now", "since"),
     [
         (1_790_000_180 + 3600, "14:16:20"),  # 2026-09-21 14:16:20 UTC
-        (1_790_000_180 + 86_400, "21 Sept 2026, 14:16:20"),
-        (1_790_000_180 + 9 * 3600 + 2620, "21 Sept 2026, 14:16:20"),  # 0:00:00 of the next day
+        (1_790_000_180 + 86_400, "14:16:20 21 Sept 2026"),
+        (1_790_000_180 + 9 * 3600 + 2620, "14:16:20 21 Sept 2026"),  # 0:00:00 of the next day
     ],
 )
 def test_a_comparison_says_since_when_and_its_date_where_that_is_not_today(
@@ -120,7 +121,7 @@ def test_a_comparison_says_since_when_and_its_date_where_that_is_not_today(
 
     page = open_page(before=set_clock, timezone_id="UTC").wait_for_numbers()
     fact = page.page.locator(".verdict .facts > div").filter(has_text="Compared since")
-    assert fact.locator("dd").inner_text() == since
+    assert fact.locator("dd").inner_text().split() == since.split()
 
 
 def test_without_step_times_the_lift_is_that_of_tau(shadowed, open_page):
