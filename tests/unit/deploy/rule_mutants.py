@@ -9,9 +9,7 @@ import promql_parser as promql
 Rule = dict[str, Any]
 
 # Text in quotes, ranges, durations and names are no numbers; what is left over is.
-_TOKEN = re.compile(
-    r'"[^"]*"|\[[^\]]*\]|\d+[smhd]\b|[A-Za-z_:][\w:]*|(?P<number>\d+(?:\.\d+)?)'
-)
+_TOKEN = re.compile(r'"[^"]*"|\[[^\]]*\]|\d+[smhd]\b|[A-Za-z_:][\w:]*|(?P<number>\d+(?:\.\d+)?)')
 _MATCHER = re.compile(r'(?P<name>\w+)(?P<operator>=~|=)"(?P<values>[^"]*)",?')
 _INCREASE = re.compile(r"increase\((?P<series>[^()\[\]]+)\[(?P<range>\w+)\]\)")
 
