@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tests.engine.live.watched import numbers
-from tests.engine.live.watched.conftest import STEP_MS
 from tests.engine.live.watched.numbers import MOMENTS, POSITION_MOMENTS, WHERE, WHO, Series
+from tests.engine.live.watched.watched_server import STEP_MS
 
 AT, AT_WHERE = (*WHO, "position"), (*WHERE, "position")
 

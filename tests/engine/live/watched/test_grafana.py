@@ -85,6 +85,22 @@ def test_no_panel_is_empty_and_every_value_is_in_bounds(server, expected, panel,
         assert all(value <= defaults.get("max", math.inf) for value in shown)
 
 
+def test_the_load_board_saw_the_requests_run(watched):
+    def most(title: str) -> float:
+        (panel,) = (
+            panel
+            for file in BOARDS
+            for panel in json.loads(file.read_text(encoding="utf-8"))["panels"]
+            if panel["title"] == title
+        )
+        found = watched.ask_range(filled(panel["targets"][0]["expr"]))
+        return max(float(value) for series in found for _, value in series["values"])
+
+    # Four clients, of whom one asks for two answers at once.
+    assert 2 <= most("Requests running and waiting") <= 5
+    assert 0 < most("KV cache in use") < 1
+
+
 @pytest.mark.parametrize("board", BOARDS, ids=lambda file: file.stem)
 def test_every_variable_offers_what_there_is(watched, board):
     variables = json.loads(board.read_text(encoding="utf-8"))["templating"]["list"]
