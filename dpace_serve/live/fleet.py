@@ -110,6 +110,10 @@ class Fleet:
         share = self._traffic.challengers_share(len(self.challengers))
         return {Role.CHAMPION: 1 - share, Role.CHALLENGER: share}
 
+    def is_split(self, assignment: Assignment) -> bool:
+        """Whether the configured shares decided who serves a request."""
+        return self._traffic.mode == "split" and assignment.is_drawn
+
     @property
     def draw_salt(self) -> str:
         """What the draws depend on beside the ids of the requests."""

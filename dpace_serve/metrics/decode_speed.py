@@ -61,6 +61,7 @@ class DecodeSpeed:
         counters[names.DECODE_TOKENS].inc(added.tokens)
         counters[names.DECODE_REQUESTS].inc(added.requests)
         if calibrated is not None:
+            counters[names.CALIBRATED_DECODE_STEPS].inc(calibrated.steps)
             counters[names.CALIBRATED_DECODE_SECONDS].inc(calibrated.seconds)
             counters[names.PLAIN_DECODE_SECONDS].inc(calibrated.plain_seconds)
             for series, seconds in zip(self._by_length, calibrated.seconds_by_length, strict=True):

@@ -100,6 +100,8 @@ def test_a_batch_that_was_not_calibrated_enters_neither_side_of_the_speedup(regi
     metrics.observe_step(DecodeStep(9.0, 5, 5))
     assert value(registry, "decode_seconds") == 0.020 + 9.0
     assert value(registry, "calibrated_decode_seconds") == 0.020
+    assert value(registry, "decode_steps") == 2
+    assert value(registry, "calibrated_decode_steps") == 1
     assert metrics.snapshot()["speed"]["speedup"] == pytest.approx(0.030 / 0.020)
 
 
@@ -122,6 +124,7 @@ def test_a_server_without_step_times_is_told_from_one_whose_batches_are_outside(
 def test_series_begin_at_0_and_calibrated_ones_only_with_a_calibration(registry, clock):
     started(registry, clock)
     assert value(registry, "decode_steps") == value(registry, "plain_decode_seconds") == 0
+    assert value(registry, "calibrated_decode_steps") == 0
     assert value(registry, "calibrated_step_seconds", num_draft_tokens="0") == 0
     other = CollectorRegistry()
     metrics = started(other, clock, step_times=None)
