@@ -10,7 +10,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from dpace_serve.errors import SwapError
+from dpace_serve.errors import BusyError, SwapError
 from dpace_serve.live.admission import Admission, DrafterRequest
 from dpace_serve.live.fleet import Fleet
 from dpace_serve.live.hosted import Candidate, Role
@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 
 OperationName = Literal["swap", "challenge", "promote", "drop"]
 OperationResult = Literal["ok", "refused", "busy", "failed", "unauthorized"]
-"""Done; never allowed as it was asked; not possible now (409); the engine could not load it; or
-asked without the admin key."""
+"""Done; not possible as it was asked; not yet possible, so that asking again may help; the engine
+could not load it; or asked without the admin key."""
 
 _POLL_SECONDS = 0.05
 _ONLY_CHALLENGER = "the only challenger"
@@ -145,10 +145,9 @@ class Operations:
         if self._current is not None and not self._current.done():
             logger.info("%s busy (%s): another operation is under way", operation, asked)
             self._on_result(operation, "busy")
-            raise SwapError(
+            raise BusyError(
                 "one change of the drafters must end before the next, and one is under way. Try "
-                "again later.",
-                status=HTTPStatus.CONFLICT,
+                "again later."
             )
         self._underway = _Underway(operation, name)
         self._current = asyncio.create_task(self._reported(operation, asked, work))
@@ -235,11 +234,11 @@ class Operations:
         deadline = self._clock() + self._drain_timeout_seconds
         while True:
             try:
-                slot = self._fleet.reserve(candidate.config)
-            except SwapError:
-                num_draining = self._fleet.count_draining(candidate.config)
-                if not num_draining or self._clock() >= deadline:
+                slot = self._fleet.reserve(candidate.config, name=candidate.name)
+            except BusyError:
+                if self._clock() >= deadline:
                     raise
+                num_draining = self._fleet.count_draining(candidate.config)
             else:
                 self._show(candidate, waiting_for=0)
                 return slot
@@ -261,4 +260,4 @@ class Operations:
 def _result_of(error: SwapError) -> OperationResult:
     if isinstance(error, _LoadFailedError):
         return "failed"
-    return "busy" if error.status == HTTPStatus.CONFLICT else "refused"
+    return "busy" if isinstance(error, BusyError) else "refused"
