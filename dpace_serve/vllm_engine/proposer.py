@@ -133,7 +133,8 @@ class DpaceProposer(DFlashProposer):
     ) -> torch.Tensor:
         """Draft a block for each request, with the slot that serves it; its shadows draft too.
 
-        Rows of requests that leave no room for a block are zeros.
+        Rows of requests that leave no room for a block are zeros. With length 0 all requests are
+        only read: the base class would run the drafter's forward and throw its result away.
         """
         inputs = DraftInputs(
             token_ids=target_token_ids,
@@ -165,6 +166,8 @@ class DpaceProposer(DFlashProposer):
 
         bindings = self._bindings(inputs.num_requests)
         rows = self._rows_with_room(inputs)
+        if not num_speculative_tokens:
+            rows = []
         self._settle_shadows(inputs, bindings)
         served_by = [binding.serving for binding in bindings]
         draft_tokens = draft_by_slot(
@@ -244,7 +247,7 @@ class DpaceProposer(DFlashProposer):
             # what was sampled there, and what was drafted.
             discarded = self.runner.discard_request_mask.np  # type: ignore[union-attr]  # bound rows
             kept = [index for index, row in enumerate(rows) if not discarded[row]]
-            if not kept or not num_draft_tokens:
+            if not kept:
                 continue
             anchors = self.slots[slot].positions[: len(rows) * (1 + num_draft_tokens)]
             anchors = anchors.view(len(rows), 1 + num_draft_tokens)[:, 0].clone()
