@@ -9,7 +9,7 @@ from dpace_serve.errors import SwapError
 if TYPE_CHECKING:
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-    from dpace_serve.vllm_engine.draft_log import TakenDrafts
+    from dpace_serve.vllm_engine.packed_drafts import PackedDrafts
     from dpace_serve.vllm_engine.proposer import DpaceProposer
 
 WORKER_EXTENSION = "dpace_serve.vllm_engine.drafter_worker.DrafterWorker"
@@ -33,8 +33,13 @@ class DrafterWorker:
             return time.perf_counter() - began, str(error)
         return time.perf_counter() - began, ""
 
-    def dpace_take_drafts(self, keys: list[int]) -> "dict[int, TakenDrafts]":
-        """Hand out, and forget, what shadows drafted for these requests."""
+    def dpace_take_drafts(self, keys: list[int]) -> "tuple[dict[int, PackedDrafts], list[int]]":
+        """Hand out, and forget, what shadows drafted for these requests.
+
+        Returns:
+            The drafts by request, and the requests that are left to be asked for again: a step
+            never waits for more than a few megabytes.
+        """
         return _proposer(self.model_runner).shadow_drafts.take(keys)
 
 

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpace_serve.errors import SwapError
+from dpace_serve.vllm_engine.packed_drafts import TakenDrafts, unpacked
 
 if TYPE_CHECKING:
     from vllm.engine.protocol import EngineClient
-
-    from dpace_serve.vllm_engine.draft_log import TakenDrafts
 
 
 class EngineDrafters:
@@ -56,9 +55,15 @@ class EngineDrafters:
             if problem:
                 raise SwapError(problem, status=HTTPStatus.UNPROCESSABLE_ENTITY)
 
-    async def take(self, keys: list[int]) -> "dict[int, TakenDrafts]":
+    async def take(self, keys: list[int]) -> dict[int, TakenDrafts]:
         """Drafts of these requests' shadows, by request; the workers forget them."""
-        # All workers of a target drafted the same: the first one speaks for them.
-        first, *_ = await self._engine.collective_rpc("dpace_take_drafts", args=(keys,))
-        taken: dict[int, TakenDrafts] = first
+        taken: dict[int, TakenDrafts] = {}
+        left = keys
+        while left:
+            # All workers of a target drafted the same: the first one speaks for them.
+            first, *_ = await self._engine.collective_rpc("dpace_take_drafts", args=(left,))
+            packed, left = first
+            for key, drafts in packed.items():
+                taken[key] = unpacked(drafts)
+                await asyncio.sleep(0)  # answers are streamed by the same loop
         return taken

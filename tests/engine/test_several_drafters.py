@@ -14,6 +14,7 @@ from dpace_serve.acceptance.last_step import settle_last_step
 from dpace_serve.acceptance.shadow import ShadowDraft, settle_drafts
 from dpace_serve.demo import bundle
 from dpace_serve.drafter import checkpoint
+from dpace_serve.vllm_engine.packed_drafts import unpacked
 
 pytestmark = [pytest.mark.engine]
 
@@ -57,7 +58,10 @@ def drafts_of(engine):
     """What shadows drafted for these requests, in the answers' own positions."""
 
     def take(outputs, slot):
-        (kept,) = engine.collective_rpc("dpace_take_drafts", args=(list(range(len(outputs))),))
+        keys = list(range(len(outputs)))
+        ((packed, left),) = engine.collective_rpc("dpace_take_drafts", args=(keys,))
+        assert left == []
+        kept = {key: unpacked(drafts) for key, drafts in packed.items()}
         return {
             key: [
                 ShadowDraft(position - len(outputs[key].prompt_token_ids), tuple(tokens))
@@ -213,7 +217,7 @@ def test_the_cost_of_a_shadow_is_measured_on_whole_batches_of_equal_steps(engine
         assert row.ratio_low <= row.ratio <= row.ratio_high
         assert row.cpu_ratio_low <= row.cpu_ratio <= row.cpu_ratio_high
         assert row.plain_ms > 0
-    assert engine.collective_rpc("dpace_take_drafts", args=(list(range(1, 200)),)) == [{}]
+    assert engine.collective_rpc("dpace_take_drafts", args=(list(range(1, 200)),)) == [({}, [])]
 
 
 def test_a_reloaded_slot_drafts_with_the_new_drafter(engine, answer, prompts):
