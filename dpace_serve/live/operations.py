@@ -29,8 +29,11 @@ _ONLY_CHALLENGER = "the only challenger"
 class DrafterEngine(Protocol):
     """The engine's side: what holds the weights."""
 
-    async def load(self, slot: int, folder: Path, revision: str) -> None:
+    async def load(self, slot: int, folder: Path, revision: str) -> float:
         """Build the drafter of this folder and revision in that slot and try it.
+
+        Returns:
+            Seconds that nobody was served meanwhile.
 
         Raises:
             SwapError: If it cannot; the slot then holds nothing.
@@ -219,9 +222,7 @@ class Operations:
         try:
             # A slot may have been long in coming.
             await asyncio.to_thread(self._admission.require_unchanged, candidate, request)
-            started = self._clock()
-            await self._load(slot, candidate, request)
-            load_seconds = self._clock() - started
+            load_seconds = await self._load(slot, candidate, request)
             await asyncio.to_thread(self._admission.require_unchanged, candidate, request)
             self._fleet.install(slot, candidate, role)
         except BaseException:
@@ -249,9 +250,9 @@ class Operations:
         if self._underway is not None:
             self._underway.drafter, self._underway.waiting_for = candidate.name, waiting_for
 
-    async def _load(self, slot: int, candidate: Candidate, request: DrafterRequest) -> None:
+    async def _load(self, slot: int, candidate: Candidate, request: DrafterRequest) -> float:
         try:
-            await self._engine.load(slot, candidate.folder, candidate.revision)
+            return await self._engine.load(slot, candidate.folder, candidate.revision)
         except SwapError as error:
             text = str(error).replace(str(candidate.folder), request.folder)
             raise _LoadFailedError(text, status=error.status) from error

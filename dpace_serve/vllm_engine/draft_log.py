@@ -65,7 +65,7 @@ class _Batch:
                 raise ValueError("a batch must be sent before it is read")
             if self._arrived is not None:
                 self._arrived.synchronize()
-            self._numbers = memoryview(self._host.numpy())
+            self._numbers = self._host.numpy().data
         return self._numbers
 
 
