@@ -6,17 +6,20 @@ drafted when it served.
 """
 
 import contextlib
+import hashlib
 import os
 import shutil
+import threading
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
 from dpace_serve.acceptance.last_step import settle_last_step
 from dpace_serve.acceptance.shadow import ShadowDraft, settle_drafts
 from dpace_serve.demo import bundle
-from dpace_serve.drafter import checkpoint
+from dpace_serve.drafter import checkpoint, content
 from dpace_serve.vllm_engine.packed_drafts import unpacked
 
 pytestmark = [pytest.mark.engine]
@@ -285,6 +288,23 @@ def test_a_slot_keeps_its_weights_where_files_are_written_between_their_check_an
     assert "model.safetensors did" in problem
     after = answer(prompts[:2], [(TWIN,)] * 2, temperature=0.0)
     assert list(map(live_steps, after)) == list(map(live_steps, before))
+
+
+def test_the_engine_answers_while_a_drafter_is_hashed(engine, answer, prompts, monkeypatch):
+    folder = bundle.drafter_folder("dpace")
+    revision = checkpoint.revision(folder)
+    may_hash = threading.Event()
+
+    def sha256():
+        assert may_hash.wait(300)
+        return hashlib.sha256()
+
+    monkeypatch.setattr(content, "hashlib", SimpleNamespace(sha256=sha256))
+    engine.collective_rpc("dpace_open_drafter", args=(str(folder), revision))
+    assert len(tokens_of(answer(prompts[:2], [(SERVED,)] * 2, temperature=0.0))) == 2
+    assert engine.collective_rpc("dpace_drafter_verdict") == [None]
+    may_hash.set()
+    assert load(engine, TWIN, folder, revision)[1] == ""
 
 
 def test_a_folder_that_is_replaced_after_its_check_is_loaded_as_it_was(
