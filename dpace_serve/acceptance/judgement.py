@@ -223,8 +223,13 @@ def _positions(strata: Sequence[Stratum], rule: VerdictRule) -> tuple[PositionCo
             difference=sequence.around(pair.difference()),
         )
         for position, pair in enumerate(rates, start=1)
-        if pair is not None
+        if pair is not None and (_spreads(pair.a) or _spreads(pair.b))
     )
+
+
+def _spreads(rate: Estimate) -> bool:
+    # At 0 or 1 no request differs from another yet: the error is not 0 but unknown.
+    return 0 < rate.value < 1
 
 
 def _more_requests(

@@ -119,7 +119,8 @@ class Verdict:
         step_time: How long steps take, if known.
         effect: Logarithm of the challenger's tokens per second over the champion's.
         tau: Tokens per step of both.
-        positions: What separates the drafters at each draft position with enough requests.
+        positions: What separates the drafters at each draft position with enough requests, where at
+            least one of them has a rate other than 0 and 1.
         more_requests: About how many further requests of the smaller arm (pairs, if paired) the
             interval needs to leave the undecided zone, if the estimate stays what it is; none if it
             is decided, the estimate lies inside the zone, or it would take a billion times as many.

@@ -27,14 +27,17 @@ class Terms:
         rule: What a verdict asks for.
         weights: Weight of each workload that counts; none pools all.
         num_draft_tokens: Draft positions.
-        step_time: Time of a step of the challenger against the champion's; none where not known.
+        step_time: Time of the challenger's steps against the champion's, from the steps since the
+            comparison began by batch size; none where not known.
+        num_steps: Steps of the engine so far, by batch size.
         clock: Seconds since the epoch.
     """
 
     rule: VerdictRule
     weights: Mapping[str, float] | None
     num_draft_tokens: int
-    step_time: Callable[[Rivals], StepTime | None]
+    step_time: Callable[[Rivals, Mapping[int, int]], StepTime | None]
+    num_steps: Callable[[], Mapping[int, int]]
     clock: Callable[[], float]
 
 
@@ -57,6 +60,7 @@ class Comparison(Generic[MomentsT]):
         self._terms = terms
         self._after_key = after_key
         self._since = terms.clock()
+        self._steps_before = dict(terms.num_steps())
         self._workloads: dict[str, MomentsT] = {}
         self._verdict: Verdict | None = None
         self._history = VerdictHistory()
@@ -87,6 +91,13 @@ class Comparison(Generic[MomentsT]):
 
     @abstractmethod
     def _judge(self) -> Verdict: ...
+
+    def _step_time(self) -> StepTime | None:
+        num_steps = {
+            batch_size: count - self._steps_before.get(batch_size, 0)
+            for batch_size, count in self._terms.num_steps().items()
+        }
+        return self._terms.step_time(self.rivals, num_steps)
 
     def _is_in_time(self, assignment: Assignment) -> bool:
         # Those that arrived earlier were drawn with other shares, or between other drafters.
@@ -137,7 +148,7 @@ class PairedComparison(Comparison[PairedMoments]):
             champion=self.rivals.champion.name,
             challenger=self.rivals.challenger.name,
             rule=self._terms.rule,
-            step_time=self._terms.step_time(self.rivals),
+            step_time=self._step_time(),
             weights=self._terms.weights,
             num_lost=self._num_lost,
         )
@@ -145,6 +156,9 @@ class PairedComparison(Comparison[PairedMoments]):
 
 class SplitComparison(Comparison[SplitMoments]):
     """The challenger serves a share of the requests, drawn by chance."""
+
+    # Kept: the requests that raised the alarm stay in the sums, however many healthy ones follow.
+    _mismatch: SampleRatio | None = None
 
     def add_served(self, assignment: Assignment, record: RequestAcceptance) -> None:
         """Count a request of one of the two; those that chose their drafter are no random draw."""
@@ -158,15 +172,20 @@ class SplitComparison(Comparison[SplitMoments]):
         elif is_by(record, self.rivals.challenger):
             self._add(record.workload, SplitMoments(none, arm))
 
+    def _changed(self) -> None:
+        if self._mismatch is None and (ratio := self._sample_ratio()).is_mismatch:
+            self._mismatch = ratio
+        super()._changed()
+
     def _judge(self) -> Verdict:
         return judge_split(
             self._workloads,
             champion=self.rivals.champion.name,
             challenger=self.rivals.challenger.name,
             rule=self._terms.rule,
-            step_time=self._terms.step_time(self.rivals),
+            step_time=self._step_time(),
             weights=self._terms.weights,
-            sample_ratio=self._sample_ratio(),
+            sample_ratio=self._mismatch or self._sample_ratio(),
         )
 
     def _sample_ratio(self) -> SampleRatio:

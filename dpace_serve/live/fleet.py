@@ -245,29 +245,27 @@ class Fleet:
         self.require_share_for(role)
         self._give_role(slot, role)
 
-    def promote(self, name: str | None) -> int:
+    def promote(self, name: str | None, revision: str | None = None) -> int:
         """Make a challenger the champion, and retire the former one.
 
         Args:
             name: Which challenger; none takes the only one.
+            revision: What its revision must start with; none takes any.
 
         Returns:
             Its slot.
 
         Raises:
-            SwapError: If there is no such challenger, or several and no name.
+            SwapError: If there is no such challenger, several and no name, or it is another
+                revision.
         """
-        slot = find_challenger(self._slots, name)
+        slot = find_challenger(self._slots, name, revision)
         self._give_role(slot, Role.CHAMPION)
         return slot.number
 
-    def drop(self, name: str | None) -> int:
-        """Retire a challenger; as `promote`.
-
-        Raises:
-            SwapError: If there is no such challenger, or several and no name.
-        """
-        slot = find_challenger(self._slots, name)
+    def drop(self, name: str | None, revision: str | None = None) -> int:
+        """Retire a challenger; takes, returns and raises as `promote`."""
+        slot = find_challenger(self._slots, name, revision)
         self._retire(slot)
         return slot.number
 

@@ -123,14 +123,19 @@ class Operations:
         work = partial(self._host, request, Role.CHALLENGER)
         return await self._alone("challenge", request.name, request.folder, work)
 
-    async def promote(self, name: str | None) -> dict[str, Any]:
-        """Make a challenger the champion, the only one without a name; as `swap`."""
-        work = partial(self._change, self._fleet.promote, name)
+    async def promote(self, name: str | None, revision: str | None = None) -> dict[str, Any]:
+        """Make a challenger the champion, the only one without a name; as `swap`.
+
+        Args:
+            name: Which challenger.
+            revision: What its revision must start with when its turn comes; none takes any.
+        """
+        work = partial(self._change, self._fleet.promote, name, revision)
         return await self._alone("promote", name, name or _ONLY_CHALLENGER, work)
 
-    async def drop(self, name: str | None) -> dict[str, Any]:
-        """End a challenger's comparison, the only one's without a name; as `swap`."""
-        work = partial(self._change, self._fleet.drop, name)
+    async def drop(self, name: str | None, revision: str | None = None) -> dict[str, Any]:
+        """End a challenger's comparison, the only one's without a name; as `promote`."""
+        work = partial(self._change, self._fleet.drop, name, revision)
         return await self._alone("drop", name, name or _ONLY_CHALLENGER, work)
 
     def unauthorized(self, operation: OperationName) -> None:
@@ -201,8 +206,13 @@ class Operations:
         if not task.cancelled():
             task.exception()
 
-    async def _change(self, transition: Callable[[str | None], int], name: str | None) -> _Outcome:
-        return _Outcome(transition(name))
+    async def _change(
+        self,
+        transition: Callable[[str | None, str | None], int],
+        name: str | None,
+        revision: str | None,
+    ) -> _Outcome:
+        return _Outcome(transition(name, revision))
 
     async def _host(self, request: DrafterRequest, role: Role) -> _Outcome:
         if not self._fleet.can_load:

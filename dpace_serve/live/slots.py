@@ -163,12 +163,30 @@ def draining(slots: Sequence[Slot], config: DrafterConfig) -> dict[int, float]:
     return began
 
 
-def find_challenger(slots: Sequence[Slot], name: str | None) -> Slot:
+def find_challenger(slots: Sequence[Slot], name: str | None, revision: str | None) -> Slot:
     """The challenger of that name; the only one where none is given.
 
+    Args:
+        slots: All slots.
+        name: Which challenger; none takes the only one.
+        revision: What its revision must start with; any is right where none is given.
+
     Raises:
-        SwapError: If there is no such challenger, or several and no name.
+        SwapError: If there is no such challenger, several and no name, or it is another revision.
     """
+    slot = _named_challenger(slots, name)
+    found = slot.occupant
+    if not found.revision.startswith(revision or ""):
+        raise SwapError(
+            f"the revision of {found.name} must start with {revision}, is {found.revision}: "
+            "another drafter has taken its name. Look at the drafters, and ask again for the one "
+            "that is meant.",
+            status=HTTPStatus.CONFLICT,
+        )
+    return slot
+
+
+def _named_challenger(slots: Sequence[Slot], name: str | None) -> Slot:
     challengers = [slot for slot in slots if slot.role is Role.CHALLENGER]
     named = [slot for slot in challengers if name in (None, slot.occupant.name)]
     if len(named) == 1:

@@ -1,5 +1,6 @@
 """How fast the engine decodes: its timed steps as series, as sums, and over the last minute."""
 
+from collections import Counter as Multiset
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ class DecodeSpeed:
 
     Attributes:
         sums: Everything since the start; the series have exactly these values.
+        num_steps: Steps since the start by batch size.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class DecodeSpeed:
             now: The time, in seconds.
         """
         self.sums = DecodeSums.zero(step_times)
+        self.num_steps: Multiset[int] = Multiset()
         self._step_times = step_times
         self._counters = counters
         self._by_length = [
@@ -50,6 +53,7 @@ class DecodeSpeed:
         """Count a step."""
         added = DecodeSums.of_step(step, self._step_times)
         self.sums += added
+        self.num_steps[step.batch_size] += 1
         self._window.add(added)
         counters, calibrated = self._counters, added.calibrated
         counters[names.DECODE_STEPS].inc(added.steps)
@@ -73,18 +77,22 @@ class DecodeSpeed:
         recent = self._window.total()
         if not recent.steps:
             return None
-        speedup, line = None, []
-        if self._step_times is not None and recent.calibrated and recent.calibrated.steps:
-            speedup = recent.calibrated.plain_seconds / recent.calibrated.seconds
-            line = break_even_line(
-                counts, self._step_times.lengths, recent.calibrated.seconds_by_length
-            )
+        speedup, line, batch_sizes = None, [], None
+        if self._step_times is not None:
+            # Tells "never calibrated" from "calibrated, but not for the batches of this minute".
+            batch_sizes = [self._step_times.batch_sizes[0], self._step_times.batch_sizes[-1]]
+            if recent.calibrated and recent.calibrated.steps:
+                speedup = recent.calibrated.plain_seconds / recent.calibrated.seconds
+                line = break_even_line(
+                    counts, self._step_times.lengths, recent.calibrated.seconds_by_length
+                )
         return {
             "window_seconds": WINDOW_SECONDS,
             "steps": recent.steps,
             "mean_batch_size": recent.requests / recent.steps,
             "step_ms": 1000 * recent.seconds / recent.steps,
             "tokens_per_second": recent.tokens / recent.seconds,
+            "calibrated_batch_sizes": batch_sizes,
             "speedup": speedup,
             "break_even": [point._asdict() for point in line],
         }

@@ -1,7 +1,7 @@
 """Counts requests that have ended: as series on /metrics, and the same sums as JSON."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -197,10 +197,9 @@ class AcceptanceMetrics:
         self._unknown_workloads += 1
         self._unknown_workload_series.inc()
 
-    def mean_batch_size(self) -> float | None:
-        """Mean batch size of all timed steps; none before the first."""
-        sums = self._speed.sums
-        return sums.requests / sums.steps if sums.steps else None
+    def num_steps(self) -> Mapping[int, int]:
+        """Timed steps so far, by batch size."""
+        return self._speed.num_steps
 
     def snapshot(self) -> dict[str, Any]:
         """The sums behind /metrics as JSON: each drafter's arms, then their workloads.

@@ -228,9 +228,10 @@ def _comparisons(
     step_time = StepTimeRatio(
         calibrated_times(config, fleet.champion.name),
         (lambda _: num_draft_tokens) if schedule is None else schedule.length_at,
-        metrics.mean_batch_size,
     )
-    terms = verdict_terms(config.verdict, step_time, num_draft_tokens=num_draft_tokens)
+    terms = verdict_terms(
+        config.verdict, step_time, metrics.num_steps, num_draft_tokens=num_draft_tokens
+    )
     return Comparisons(fleet, terms)
 
 

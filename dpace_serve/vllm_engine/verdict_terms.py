@@ -1,7 +1,7 @@
 """What verdicts are made by: the configured rule, and how long steps of two drafters take."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from dpace_serve.acceptance.step_times import StepTimes, time_of_length
@@ -12,34 +12,47 @@ from dpace_serve.live.hosted import Rivals
 from dpace_serve.serve_config import ServeConfig, VerdictConfig
 from dpace_serve.vllm_engine.calibration import read_step_times, read_times
 
+MAX_UNMEASURED_SHARE = 0.1
+"""Share of the steps that may have a batch size without a measured time."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepTimeRatio:
-    """Time of a step of a challenger against that of the champion.
+    """Time of the steps of a challenger against that of the champion's.
 
     All drafters of a server draft the same number of tokens in the same steps: with equal shapes
-    the times are equal. With others they are read from calibrations, at the mean batch size.
+    the times are equal. With others each step of the comparison is given the calibrated time that
+    it takes with either, at its own batch size. A mean batch size would not do: drafters differ
+    most where the batch is full.
 
     Attributes:
         times: Calibrated times by name of the drafter.
         num_draft_tokens: Draft tokens of a step, by batch size.
-        mean_batch_size: Mean batch size of the steps so far; none before the first.
     """
 
     times: dict[str, StepTimes]
     num_draft_tokens: Callable[[int], int]
-    mean_batch_size: Callable[[], float | None]
 
-    def __call__(self, rivals: Rivals) -> StepTime | None:
-        """The ratio; none where it is not known."""
+    def __call__(self, rivals: Rivals, num_steps: Mapping[int, int]) -> StepTime | None:
+        """The ratio; none where it is not known.
+
+        Args:
+            rivals: Who is compared.
+            num_steps: Steps of the engine since the comparison began, by batch size.
+        """
         if rivals.have_same_shape:
             return StepTime(1.0, "same_shape")
-        mean = self.mean_batch_size()
-        if mean is None:
-            return None
-        champion = self._seconds(rivals.champion.name, max(1, round(mean)))
-        challenger = self._seconds(rivals.challenger.name, max(1, round(mean)))
-        if champion is None or challenger is None:
+        champion = challenger = 0.0
+        num_measured = 0
+        for batch_size, count in num_steps.items():
+            of_champion = self._seconds(rivals.champion.name, batch_size)
+            of_challenger = self._seconds(rivals.challenger.name, batch_size)
+            if of_champion is not None and of_challenger is not None:
+                champion += count * of_champion
+                challenger += count * of_challenger
+                num_measured += count
+        total = sum(num_steps.values())
+        if not num_measured or total - num_measured > MAX_UNMEASURED_SHARE * total:
             return None
         return StepTime(challenger / champion, "calibration")
 
@@ -63,9 +76,20 @@ def calibrated_times(config: ServeConfig, champion: str) -> dict[str, StepTimes]
 
 
 def verdict_terms(
-    config: VerdictConfig, step_time: StepTimeRatio, *, num_draft_tokens: int
+    config: VerdictConfig,
+    step_time: StepTimeRatio,
+    num_steps: Callable[[], Mapping[int, int]],
+    *,
+    num_draft_tokens: int,
 ) -> Terms:
-    """The terms of every comparison of a server."""
+    """The terms of every comparison of a server.
+
+    Args:
+        config: What a challenger must show.
+        step_time: How long steps of two drafters take.
+        num_steps: Steps of the engine so far, by batch size.
+        num_draft_tokens: Draft positions.
+    """
     rule = VerdictRule(
         minimum_lift=config.minimum_lift,
         maximum_loss=config.maximum_loss,
@@ -78,5 +102,6 @@ def verdict_terms(
         weights=config.workload_weights or None,
         num_draft_tokens=num_draft_tokens,
         step_time=step_time,
+        num_steps=num_steps,
         clock=time.time,
     )

@@ -26,7 +26,7 @@ class Arrived:
 
     def __init__(self):
         drafter = HostedDrafter("a", "1f", Path("a"), 8, 0)
-        assignment = Assignment(0, Binding(0, drafter, "champion"), (), None)
+        assignment = Assignment(0, Binding(0, drafter, "champion"), (), None, is_drawn=True)
         self.request = BoundRequest("r1", assignment, "json")
 
     def find(self, request_id):

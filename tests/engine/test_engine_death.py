@@ -34,7 +34,7 @@ def run_with(monkeypatch):
         monkeypatch.setattr(entry, "run_server", run_server)
         monkeypatch.setattr(logger, "configure_logging_from_args", lambda args: None)
         monkeypatch.setattr(api_utils, "cli_env_setup", lambda: None)
-        server._run(SimpleNamespace())
+        server._run(SimpleNamespace(log_config_file=None))
 
     return run
 

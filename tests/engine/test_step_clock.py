@@ -14,6 +14,7 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from dpace_serve.acceptance.request_id import hashed_id
 from dpace_serve.demo import bundle
 from dpace_serve.demo.prompts import read_prompts
 from dpace_serve.drafter import checkpoint
@@ -183,7 +184,8 @@ def test_every_token_of_a_lone_answer_but_the_first_is_in_a_timed_step(traffic):
 def test_the_timed_steps_of_lone_answers_are_their_verification_steps(traffic):
     rows = traffic.client.get("/dpace/acceptance", params={"records": 256}).json()["records"]
     for number, (_, before, after) in enumerate(traffic.lone):
-        (row,) = (row for row in rows if f"lone-{number}" in row["request_id"])
+        shown = hashed_id(f"cmpl-lone-{number}-0")
+        (row,) = (row for row in rows if row["request_id"] == shown)
         assert after["decode_steps"] - before["decode_steps"] == len(row["per_step_drafted"])
 
 
@@ -252,9 +254,10 @@ def test_the_speed_is_that_of_the_counters(traffic):
 def test_the_span_of_every_request_carries_its_record(traffic):
     rows = traffic.client.get("/dpace/acceptance", params={"records": 256}).json()["records"]
     assert len(rows) >= len(traffic.lone) + len(traffic.together)
-    wait_for_spans(traffic.spans, [row["request_id"] for row in rows])
+    # The spans are the operator's and have the ids; this client, without the admin key, has hashes.
+    spans = wait_for_spans(traffic.spans, [row["request_id"] for row in rows])
     for row in rows:
-        span = traffic.spans[row["request_id"]]
+        span = spans[row["request_id"]]
         accepted, steps = sum(row["per_step_accepted"]), len(row["per_step_drafted"])
         assert {key: value for key, value in span.items() if key.startswith("dpace.")} == {
             "dpace.drafter": "dpace",
@@ -280,8 +283,9 @@ def test_the_span_of_an_answer_that_a_stop_string_ended_says_that_it_is_not_coun
     assert "dpace.tau" not in span
 
 
-def wait_for_spans(spans, request_ids):
+def wait_for_spans(spans, hashed_ids):
     deadline = time.monotonic() + EXPORT_SECONDS
-    while set(request_ids) - set(spans):
-        assert time.monotonic() < deadline, set(request_ids) - set(spans)
+    while missing := set(hashed_ids) - {hashed_id(one) for one in list(spans)}:
+        assert time.monotonic() < deadline, missing
         time.sleep(0.1)
+    return {hashed_id(one): span for one, span in list(spans.items())}

@@ -1,8 +1,12 @@
 """Split mode: the id of a request and the server's salt decide who serves it."""
 
 import hashlib
+import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
+from tests.engine.live.record_sums import require_same_sums
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -54,6 +58,49 @@ def test_nobody_shadows_and_the_share_is_shown(split, texts):
     assert not any(slot["shadowed"] for slot in split.slots())
     shares = {sample.labels["arm"]: sample.value for sample in split.samples()["dpace_split_share"]}
     assert shares == {"champion": 0.5, "challenger": 0.5}
+
+
+def log_tau(rows):
+    """Logarithm of tau, its standard error with the request as unit, and the requests."""
+    pairs = [(row["accepted"], row["steps"]) for row in rows]
+    steps, count = sum(steps for _, steps in pairs), len(pairs)
+    rate = sum(accepted for accepted, _ in pairs) / steps
+    squares = sum((accepted - rate * steps) ** 2 for accepted, steps in pairs)
+    error = math.sqrt(count / (count - 1) * squares) / steps
+    return math.log(1 + rate), error / (1 + rate), count
+
+
+def test_the_verdict_is_made_from_both_arms(split, texts):
+    with ThreadPoolExecutor(8) as pool:
+        list(
+            pool.map(
+                lambda number: split.ask(
+                    COMPLETIONS,
+                    request_id=f"judged-{number}",
+                    prompt=texts[number % len(texts)],
+                    max_tokens=12,
+                ),
+                range(150),
+            )
+        )
+    split.wait_until_idle()
+    require_same_sums(split)
+    rows = [row for row in split.logged() if row["excluded"] is None]
+    (tau_a, error_a, num_a), (tau_b, error_b, num_b) = (
+        log_tau([row for row in rows if row["arm"] == arm]) for arm in ("champion", "challenger")
+    )
+    (verdict,) = split.client.get("/dpace/verdict").json()["comparisons"]
+    assert verdict["design"] == "split"
+    assert verdict["requests"] == {"champion": num_a, "challenger": num_b}
+    # Arms of arXiv 2103.06476, theorem 2.2, with alpha 0.05 and 60 planned requests.
+    surprise = -2 * math.log(0.05)
+    time = min(num_a, num_b) * (surprise + math.log(surprise + 1)) / 60
+    width = math.sqrt(2 * (time + 1) / time * math.log(math.sqrt(time + 1) / 0.05))
+    reach = width * math.hypot(error_a, error_b)
+    lift = tau_b - tau_a
+    expected = [math.expm1(lift + shift) for shift in (-reach, 0, reach)]
+    effect = verdict["effect"]
+    assert [effect["low"], effect["lift"], effect["high"]] == pytest.approx(expected)
 
 
 def test_a_second_challenger_that_leaves_the_champion_nothing_is_refused(split):

@@ -6,6 +6,8 @@ import threading
 
 import pytest
 
+from tests.engine.live.record_sums import require_same_sums
+
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(600)]
 
 COMPLETIONS = "/v1/completions"
@@ -214,3 +216,22 @@ def test_a_slot_whose_load_failed_takes_the_next_drafter(live, alone, texts, cop
     alone.ask(COMPLETIONS, prompt=texts[1], max_tokens=60)
     steps = live.records(request_id, 2)[0]["per_step_accepted"]
     assert steps == alone.acceptance(records=1)["records"][-1]["per_step_accepted"]
+
+
+def test_swaps_and_clients_that_leave_lose_no_count(live, texts, newer):
+    require_same_sums(live)
+    leaving = Streams(live, [texts[2]], LONG)
+    for name in (newer, "dpace"):
+        streams = Streams(live, texts[:NUM_STREAMS], SHORT)
+        with live.stream(
+            COMPLETIONS, request_id=live.new_id(), prompt=texts[1], max_tokens=LONG, ignore_eos=True
+        ) as chunks:
+            next(chunks)
+            live.swap(name)  # the client leaves once another drafter is in charge
+        streams.texts()
+    leaving.texts()
+    excluded = {sample.labels["reason"]: sample.value
+                for sample in live.samples()["dpace_requests_excluded_total"]
+                if sample.labels["arm"] == "champion"}  # fmt: skip
+    assert excluded["aborted"] >= 2
+    require_same_sums(live)

@@ -5,8 +5,6 @@ import random
 import statistics
 
 import pytest
-from tea_tasting.aggr import Aggregates
-from tea_tasting.metrics import RatioOfMeans
 
 from dpace_serve.acceptance.estimate import Estimate, EstimatePair
 from dpace_serve.acceptance.moments import AcceptanceMoments
@@ -88,6 +86,8 @@ def test_rates_of_positions_leave_out_the_bonus_token():
 
 
 def aggregates(rows):
+    from tea_tasting.aggr import Aggregates
+
     emitted = [accepted + steps for accepted, steps in rows]
     steps = [steps for _, steps in rows]
     return Aggregates(
@@ -100,6 +100,9 @@ def aggregates(rows):
 
 @pytest.mark.parametrize(("num_a", "num_b"), [(300, 300), (900, 100)])
 def test_fixed_size_intervals_are_those_of_tea_tasting(num_a, num_b):
+    # Not at the top: it loads ibis, whose `_` stops a vLLM engine that starts in the same process.
+    from tea_tasting.metrics import RatioOfMeans
+
     a, b = random_requests(num_a, seed=1), random_requests(num_b, seed=2, lift=0.05)
     theirs = RatioOfMeans(
         "emitted", "steps", confidence_level=0.95, equal_var=False, use_t=False

@@ -52,6 +52,23 @@ def test_positions_are_told_with_intervals_that_hold_together():
     assert fourth.difference.high == pytest.approx(factor * error, rel=1e-3)
 
 
+@pytest.mark.parametrize(("rate", "is_told"), [(0, False), (10, False), (4, True)])
+def test_a_position_without_any_spread_has_no_error_that_is_known(rate, is_told):
+    same = PairSums.from_pairs([(rate, 10)] * 200, [(rate, 10)] * 200)
+    zero_and_some = PairSums.from_pairs([(0, 10)] * 200, [(3, 10), (5, 10)] * 100)
+    moments = pairs_of(200, 100, positions=(same, zero_and_some))
+    verdict = judge_paired(
+        {"json": moments},
+        champion="a",
+        challenger="b",
+        rule=RULE,
+        step_time=SAME_SHAPE,
+        weights=None,
+        num_lost=0,
+    )
+    assert [told.position for told in verdict.positions] == ([1, 2] if is_told else [2])
+
+
 def test_the_answer_is_json_with_the_agreed_keys():
     moments = pairs_of(200, 100, noise=10, positions=(position_sums(200, 8, 9),))
     verdict = judge_paired(

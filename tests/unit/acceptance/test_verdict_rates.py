@@ -164,27 +164,33 @@ def requests_with_tau(draw, count, mean, spread):
     return np.maximum(np.rint(100 * (tau - 1)), 0).astype(int), np.full(count, 100)
 
 
-def share_that_is_found(sizes, factor_of, *, lift=0.05, repeats=400, seed=3):
-    """How often one of these looks excludes 0, with a true lift and spread 0.3."""
+def share_that_is_found(sizes, factor_of, *, lift=0.05, spread=0.3, repeats=400, seed=3):
+    """How often one of these looks excludes 0, with a true lift."""
     draw = np.random.default_rng(seed)
     found = 0
     for _ in range(repeats):
         looks = split_at(
-            requests_with_tau(draw, sizes[-1], 4.0, 0.3),
-            requests_with_tau(draw, sizes[-1], 4.0 * (1 + lift), 0.3),
+            requests_with_tau(draw, sizes[-1], 4.0, spread),
+            requests_with_tau(draw, sizes[-1], 4.0 * (1 + lift), spread),
             sizes,
         )
         found += any(is_outside(moments, factor_of) for moments in looks)
     return found / repeats
 
 
-def test_the_table_of_sizes_by_hand():
-    quantiles, spread, lift = 1.96 + 0.8416, 0.3, 0.05
-    assert 2 * (quantiles * spread / lift) ** 2 == pytest.approx(565, abs=1)
+# Requests of each arm that find a lift in four of five, at one look and 5 % two-sided:
+# 2 (1.96 + 0.8416)^2 spread^2 / lift^2, by spread of the requests' taus and lift.
+SIZES = {
+    (0.2, 0.01): 6280, (0.2, 0.02): 1570, (0.2, 0.03): 698, (0.2, 0.05): 252,
+    (0.3, 0.01): 14129, (0.3, 0.02): 3533, (0.3, 0.03): 1570, (0.3, 0.05): 566,
+    (0.4, 0.01): 25117, (0.4, 0.02): 6280, (0.4, 0.03): 2791, (0.4, 0.05): 1005,
+}  # fmt: skip
 
 
-def test_one_look_at_the_planned_size_finds_a_lift_in_four_of_five():
-    assert share_that_is_found([566], lambda n: Z95, repeats=800) == pytest.approx(0.80, abs=0.06)
+@pytest.mark.parametrize(("spread", "lift"), SIZES)
+def test_one_look_at_the_planned_size_finds_a_lift_in_four_of_five(spread, lift):
+    found = share_that_is_found([SIZES[spread, lift]], lambda n: Z95, lift=lift, spread=spread)
+    assert found == pytest.approx(0.80, abs=0.06)
 
 
 def test_a_sequence_finds_it_later_and_may_be_watched():

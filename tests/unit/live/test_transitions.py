@@ -235,3 +235,18 @@ def test_which_challenger_must_be_clear(fleet, name, challengers, asked, status,
     assert error.status == status
     assert text in str(error)
     assert hosted.drafters() == before
+
+
+@pytest.mark.parametrize("name", ["promote", "drop"])
+def test_another_revision_under_the_same_name_is_not_taken_for_the_one_that_is_meant(
+    fleet, candidate, name
+):
+    hosted = fleet()
+    load(hosted, candidate("b", "fedcba987654"), Role.CHALLENGER)
+    before = hosted.drafters()
+    for asked in ("b", None):
+        error = refusal(getattr(hosted, name), asked, "0123")
+        assert error.status == 409
+        assert "the revision of b must start with 0123, is fedcba987654" in str(error)
+    assert hosted.drafters() == before
+    assert getattr(hosted, name)("b", "fedc") == 1

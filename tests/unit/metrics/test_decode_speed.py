@@ -109,6 +109,14 @@ def test_without_a_calibrated_step_there_is_no_speedup_and_no_line(registry, clo
     metrics.observe_step(DecodeStep(9.0, 5, 5))
     speed = metrics.snapshot()["speed"]
     assert (speed["speedup"], speed["break_even"]) == (None, [])
+    assert speed["calibrated_batch_sizes"] == [1, 4]
+
+
+def test_a_server_without_step_times_is_told_from_one_whose_batches_are_outside(registry, clock):
+    metrics = started(registry, clock, step_times=None)
+    metrics.observe_step(DecodeStep(9.0, 5, 5))
+    speed = metrics.snapshot()["speed"]
+    assert (speed["speedup"], speed["calibrated_batch_sizes"]) == (None, None)
 
 
 def test_series_begin_at_0_and_calibrated_ones_only_with_a_calibration(registry, clock):
@@ -140,9 +148,18 @@ def test_the_speed_has_the_sums_of_the_last_minute(registry, clock):
         "mean_batch_size": 2.5,
         "step_ms": pytest.approx(25.0),
         "tokens_per_second": pytest.approx(200.0),
+        "calibrated_batch_sizes": [1, 4],
     }
     clock.time += 60
     assert metrics.snapshot()["speed"] is None
+
+
+def test_steps_are_counted_by_batch_size_whatever_is_calibrated(registry, clock):
+    metrics = started(registry, clock, step_times=None)
+    assert metrics.num_steps() == {}
+    for batch_size in (1, 4, 4, 9):
+        metrics.observe_step(DecodeStep(0.02, batch_size, batch_size))
+    assert metrics.num_steps() == {1: 1, 4: 2, 9: 1}
 
 
 def test_a_clock_that_is_set_back_loses_the_minute_and_nothing_else(registry, clock):

@@ -45,7 +45,8 @@ class Bench:
             VerdictRule(0.02, 0.02, 0.95, 100, 50),
             weights=None,
             num_draft_tokens=7,
-            step_time=lambda _: StepTime(1.0, "same_shape"),
+            step_time=lambda *_: StepTime(1.0, "same_shape"),
+            num_steps=dict,
             clock=lambda: 0.0,
         )
         self.comparisons = Comparisons(self.fleet, terms)

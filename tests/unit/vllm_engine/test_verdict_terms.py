@@ -32,40 +32,45 @@ def rivals(*, have_same_shape=False):
     return Rivals(champion, challenger, have_same_shape, None)
 
 
-def ratio(*, batch_size=1.0, num_draft_tokens=7, known=("small", "large")):
+def ratio(*, num_draft_tokens=7, known=("small", "large")):
     both = {"small": times(SMALL), "large": times(LARGE)}
-    return StepTimeRatio(
-        {name: both[name] for name in known}, lambda _: num_draft_tokens, lambda: batch_size
-    )
+    return StepTimeRatio({name: both[name] for name in known}, lambda _: num_draft_tokens)
 
 
 def test_equal_shapes_take_equal_time_without_any_calibration():
-    assert ratio(known=())(rivals(have_same_shape=True)) == StepTime(1.0, "same_shape")
+    assert ratio(known=())(rivals(have_same_shape=True), {}) == StepTime(1.0, "same_shape")
 
 
-@pytest.mark.parametrize(("batch_size", "expected"), [(1.0, 25 / 20), (4.2, 45 / 30), (0.2, 1.25)])
-def test_other_shapes_are_compared_at_the_mean_batch_size(batch_size, expected):
-    found = ratio(batch_size=batch_size)(rivals())
+@pytest.mark.parametrize(
+    ("num_steps", "expected"),
+    [
+        ({1: 8}, 25 / 20),
+        ({4: 8}, 45 / 30),
+        ({1: 9, 4: 1}, (9 * 25 + 45) / (9 * 20 + 30)),
+        ({1: 0, 4: 8, 9: 0}, 45 / 30),
+        ({1: 9, 9: 1}, 25 / 20),  # one of ten has a size that was not measured
+    ],
+)
+def test_other_shapes_are_compared_at_the_batch_size_of_each_step(num_steps, expected):
+    found = ratio()(rivals(), num_steps)
     assert found.source == "calibration"
     assert found.ratio == pytest.approx(expected)
 
 
 def test_where_nothing_is_drafted_both_take_the_time_of_the_target():
-    assert ratio(num_draft_tokens=0)(rivals()).ratio == pytest.approx(1.0)
+    assert ratio(num_draft_tokens=0)(rivals(), {1: 3}).ratio == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(
-    "unknown",
-    [
-        {"known": ("small",)},
-        {"known": ("large",)},
-        {"batch_size": None},
-        {"batch_size": 9.0},
-        {"num_draft_tokens": 9},
-    ],
+    "unknown", [{"known": ("small",)}, {"known": ("large",)}, {"num_draft_tokens": 9}]
 )
-def test_what_was_not_measured_is_not_guessed(unknown):
-    assert ratio(**unknown)(rivals()) is None
+def test_drafters_and_lengths_that_were_not_measured_are_not_guessed(unknown):
+    assert ratio(**unknown)(rivals(), {1: 3}) is None
+
+
+@pytest.mark.parametrize("num_steps", [{}, {1: 0}, {9: 3}, {1: 8, 9: 1}])
+def test_batch_sizes_that_were_not_measured_are_not_guessed(num_steps):
+    assert ratio()(rivals(), num_steps) is None
 
 
 def test_a_file_without_usable_times_is_refused_in_one_line(tmp_path):
