@@ -34,3 +34,10 @@ class SwapError(DpaceError):
     def __init__(self, message: str, *, status: HTTPStatus) -> None:
         super().__init__(message)
         self.status = status
+
+
+class BusyError(SwapError):
+    """A running server cannot do it yet: the same request may succeed later, as it is."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, status=HTTPStatus.CONFLICT)

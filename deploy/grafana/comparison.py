@@ -128,7 +128,7 @@ def _fairness() -> list:
         lines(
             "Share of the challengers, counted and configured",
             "Split mode: both should agree, or no comparison is valid. The alert ArmImbalance "
-            "tests it. Clients that choose their drafter move the counted share.",
+            "tests it. Requests whose client chose the drafter are not counted.",
             [
                 Query(
                     f'sum by (job, model) ({served}{{{REPLICA}, arm="challenger"}}) '
@@ -162,10 +162,13 @@ def _fairness() -> list:
         ),
         lines(
             "Chi-squared of the split",
-            "Counted against configured shares, one degree of freedom, last hour. Above 10.8 "
-            "chance explains it once in a thousand looks; the alert waits for 20. Empty without a "
-            "split or with little traffic.",
-            [Query(f"dpace:arm_imbalance:chi2_1h{{{TARGET}}}", "{{job}} {{model}}")],
+            "Counted against configured shares, one degree of freedom, last hour, by replica and "
+            "of all together. Above 10.8 chance explains it once in a thousand looks; the alert "
+            "waits for 20. Empty without a split or with little traffic.",
+            [
+                Query(f"dpace:arm_imbalance_replica:chi2_1h{{{REPLICA}}}", "{{instance}}"),
+                Query(f"dpace:arm_imbalance:chi2_1h{{{TARGET}}}", "{{job}} {{model}} all"),
+            ],
             Look(decimals=1, low=0, warn_above=20),
         ),
     ]

@@ -48,7 +48,7 @@ def _queue() -> list:
         ),
         lines(
             "Tokens per second",
-            "Prompt tokens computed and answer tokens put out.",
+            "Prompt tokens, those from the cache too, and answer tokens put out.",
             [
                 Query(_rate("vllm:prompt_tokens_total"), f"{BY_REPLICA} prompt"),
                 Query(_rate("vllm:generation_tokens_total"), f"{BY_REPLICA} answer"),

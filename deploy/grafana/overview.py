@@ -150,7 +150,7 @@ def _events() -> list:
         ),
         lines(
             "Operations on drafters",
-            "Swaps, challenges, promotions and drops in the time range, by how they ended. Only ok "
+            "Swaps, challenges, promotions and drops around each point, by how they ended. Only ok "
             "changes who serves.",
             [
                 Query(

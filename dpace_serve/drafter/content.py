@@ -6,6 +6,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,18 +31,43 @@ def revision(folder: Path) -> str:
         return _revision_of(folder, files)
 
 
-@contextmanager
-def pinned_weights(folder: Path, expected_revision: str) -> Iterator[Path]:
-    """A private folder with the weight files of this very revision, and no other file.
+@dataclass(frozen=True, slots=True)
+class PinnedWeights:
+    """The weight files of one revision, open since before they were hashed.
 
-    Its entries lead to files that are open since before they were hashed, so that a folder or link
-    that takes their place changes nothing. Another thread of this process may read them too.
+    Attributes:
+        folder: A private folder whose entries lead to them, and to no other file; a folder or link
+            that takes their place changes nothing. All threads of this process may read it.
+    """
+
+    folder: Path
+    _source: Path
+    _stamps: dict[BinaryIO, tuple[int, int, int]]
+
+    def require_untouched(self) -> None:
+        """Check that nobody wrote into the files since before they were hashed.
+
+        Raises:
+            CheckpointError: If somebody did.
+        """
+        for file, stamp in self._stamps.items():
+            if _stamp(file) != stamp:
+                raise CheckpointError(
+                    f"{self._source}: its files must not change while they are loaded, but "
+                    f"{Path(file.name).name} did. Write them into a new folder and load that."
+                )
+
+
+@contextmanager
+def pinned_weights(folder: Path, expected_revision: str) -> Iterator[PinnedWeights]:
+    """The weight files of this very revision, until the context ends.
 
     Raises:
         CheckpointError: If a file is missing or cannot be read, or the revision is another.
     """
     with ExitStack() as stack:
         files = stack.enter_context(_opened(folder))
+        stamps = {file: _stamp(file) for file in files.values()}
         found = _revision_of(folder, files)
         if found != expected_revision:
             raise CheckpointError(
@@ -52,7 +78,7 @@ def pinned_weights(folder: Path, expected_revision: str) -> Iterator[Path]:
         for name, file in files.items():
             if name != CONFIG_FILE:
                 (pinned / name).symlink_to(_DESCRIPTORS / str(file.fileno()))
-        yield pinned
+        yield PinnedWeights(pinned, folder, stamps)
 
 
 def require_folder(folder: Path) -> None:
@@ -90,6 +116,12 @@ def _opened(folder: Path) -> Iterator[dict[str, BinaryIO]]:
 
 def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # a pipe would wait for a writer
+
+
+def _stamp(file: BinaryIO) -> tuple[int, int, int]:
+    # The time of the last change cannot be set back, as that of the last write can.
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _revision_of(folder: Path, files: dict[str, BinaryIO]) -> str:

@@ -19,6 +19,8 @@ from dpace_serve.live.hosted import Candidate
 
 NAME_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
 """A drafter's name becomes a label and a column of tables."""
+REVISION_PATTERN = r"^[0-9a-f]{1,12}$"
+"""A revision or how it starts."""
 MAX_PATH_LENGTH = 4096
 
 
@@ -39,7 +41,7 @@ class DrafterRequest(Config):
     """Folder on the server's machine, below its drafter_root; relative paths start there."""
     name: Annotated[str, Field(pattern=NAME_PATTERN)] | None = None
     """Its name in labels and results; the folder's own when not given."""
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{1,12}$")] | None = None
+    revision: Annotated[str, Field(pattern=REVISION_PATTERN)] | None = None
     """What its revision must start with; any is right when not given."""
 
 

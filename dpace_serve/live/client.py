@@ -60,15 +60,13 @@ class DrafterClient:
         body = _drafter(folder, name, revision)
         return self._ask("PUT", "/dpace/drafters/challenger", body=body)
 
-    def promote(self, name: str | None) -> dict[str, Any]:
-        """Make a challenger the champion; none takes the only one."""
-        return self._ask("POST", "/dpace/promote", body=_without_none({"name": name}))
+    def promote(self, name: str | None, *, revision: str | None) -> dict[str, Any]:
+        """Make a challenger the champion; no name takes the only one, no revision any."""
+        return self._ask("POST", "/dpace/promote", body=_challenger(name, revision))
 
-    def drop(self, name: str | None) -> dict[str, Any]:
-        """End a challenger's comparison; none takes the only one."""
-        return self._ask(
-            "DELETE", "/dpace/drafters/challenger", query=_without_none({"name": name})
-        )
+    def drop(self, name: str | None, *, revision: str | None) -> dict[str, Any]:
+        """End a challenger's comparison; no name takes the only one, no revision any."""
+        return self._ask("DELETE", "/dpace/drafters/challenger", query=_challenger(name, revision))
 
     def _ask(
         self,
@@ -122,6 +120,10 @@ def _reason(error: httpx2.HTTPError | httpx2.InvalidURL) -> str:
 
 def _drafter(folder: str, name: str | None, revision: str | None) -> dict[str, str]:
     return _without_none({"folder": folder, "name": name, "revision": revision})
+
+
+def _challenger(name: str | None, revision: str | None) -> dict[str, str]:
+    return _without_none({"name": name, "revision": revision})
 
 
 def _without_none(values: dict[str, str | None]) -> dict[str, str]:

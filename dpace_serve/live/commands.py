@@ -46,6 +46,9 @@ NameOption = Annotated[
 RevisionOption = Annotated[
     str | None, typer.Option(help="Refuse the drafter unless its revision starts so.")
 ]
+ChallengerRevisionOption = Annotated[
+    str | None, typer.Option(help="Refuse unless the challenger's revision starts so.")
+]
 ChallengerArgument = Annotated[
     str | None, typer.Argument(metavar="[NAME]", help="Needed where there are several.")
 ]
@@ -108,22 +111,24 @@ def challenge(
 def promote(
     url: UrlOption,
     name: ChallengerArgument = None,
+    revision: ChallengerRevisionOption = None,
     admin_key_file: KeyOption = None,
     json_file: JsonOption = None,
 ) -> None:
     """Make a challenger the champion."""
-    _change(url, admin_key_file, lambda client: client.promote(name), json_file)
+    _change(url, admin_key_file, lambda client: client.promote(name, revision=revision), json_file)
 
 
 @app.command()
 def drop(
     url: UrlOption,
     name: ChallengerArgument = None,
+    revision: ChallengerRevisionOption = None,
     admin_key_file: KeyOption = None,
     json_file: JsonOption = None,
 ) -> None:
     """End the comparison of a challenger."""
-    _change(url, admin_key_file, lambda client: client.drop(name), json_file)
+    _change(url, admin_key_file, lambda client: client.drop(name, revision=revision), json_file)
 
 
 def _change(

@@ -21,7 +21,7 @@ from dpace_serve.live.hosted import (
     require_different_names,
     shape_of,
 )
-from dpace_serve.live.slots import Slot, draining, find_challenger, free_slot
+from dpace_serve.live.slots import Slot, draining, find_challenger, find_named, free_slot
 from dpace_serve.live.traffic import Traffic
 
 __all__ = ["Assignment", "Binding", "Fleet"]
@@ -115,6 +115,10 @@ class Fleet:
         share = self._traffic.challengers_share(len(self.challengers))
         return {Role.CHAMPION: 1 - share, Role.CHALLENGER: share}
 
+    def is_split(self, assignment: Assignment) -> bool:
+        """Whether the configured shares decided who serves a request."""
+        return self._traffic.mode == "split" and assignment.is_drawn
+
     @property
     def draw_salt(self) -> str:
         """What the draws depend on beside the ids of the requests."""
@@ -177,28 +181,32 @@ class Fleet:
     def seat(self, candidate: Candidate) -> int | None:
         """Slot where this very drafter, by name and revision, is loaded; None if it is not.
 
+        A retired drafter of its name is in nobody's way: `install` forgets it.
+
         Raises:
-            SwapError: If another one is loaded under its name.
+            BusyError: If requests still run with a retired one of its name.
+            SwapError: If the champion or a challenger has its name.
         """
-        for slot in self._slots:
-            if slot.drafter is None or slot.drafter.name != candidate.name:
-                continue
-            if slot.drafter.revision == candidate.revision:
-                return slot.number
-            raise SwapError(
-                f"names must differ, but revision {slot.drafter.revision} is loaded as "
-                f"{candidate.name} too. Give this drafter another name.",
-                status=HTTPStatus.CONFLICT,
-            )
+        slot = find_named(self._slots, candidate.name)
+        if slot is None:
+            return None
+        if slot.occupant.revision == candidate.revision:
+            return slot.number
+        slot.require_replaceable()
         return None
 
-    def reserve(self, config: DrafterConfig) -> int:
+    def reserve(self, config: DrafterConfig, *, name: str | None = None) -> int:
         """Take a free slot for a drafter; what was retired there is forgotten.
 
+        Args:
+            config: The drafter's.
+            name: The drafter's, to take the place of a retired one that is called so.
+
         Raises:
-            SwapError: If no slot of its shape is free.
+            BusyError: If the end of running requests will free a slot of its shape.
+            SwapError: If none will be free.
         """
-        slot = free_slot(self._slots, config, now=self._clock())
+        slot = free_slot(self._slots, config, name=name, now=self._clock())
         slot.clear()
         slot.is_reserved = True
         return slot.number
@@ -217,6 +225,9 @@ class Fleet:
         if self.seat(candidate) is not None:
             raise ValueError(f"{candidate.name} is loaded already")
         self.require_share_for(role)
+        namesake = find_named(self._slots, candidate.name)
+        if namesake is not None:  # retired, or `seat` would have refused
+            namesake.clear()
         self._occupy(slot, candidate)
         slot.is_reserved = False
         self._give_role(slot, role)
@@ -243,29 +254,27 @@ class Fleet:
         self.require_share_for(role)
         self._give_role(slot, role)
 
-    def promote(self, name: str | None) -> int:
+    def promote(self, name: str | None, revision: str | None = None) -> int:
         """Make a challenger the champion, and retire the former one.
 
         Args:
             name: Which challenger; none takes the only one.
+            revision: What its revision must start with; none takes any.
 
         Returns:
             Its slot.
 
         Raises:
-            SwapError: If there is no such challenger, or several and no name.
+            SwapError: If there is no such challenger, several and no name, or it is another
+                revision.
         """
-        slot = find_challenger(self._slots, name)
+        slot = find_challenger(self._slots, name, revision)
         self._give_role(slot, Role.CHAMPION)
         return slot.number
 
-    def drop(self, name: str | None) -> int:
-        """Retire a challenger; as `promote`.
-
-        Raises:
-            SwapError: If there is no such challenger, or several and no name.
-        """
-        slot = find_challenger(self._slots, name)
+    def drop(self, name: str | None, revision: str | None = None) -> int:
+        """Retire a challenger; takes, returns and raises as `promote`."""
+        slot = find_challenger(self._slots, name, revision)
         self._retire(slot)
         return slot.number
 

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from dpace_serve.errors import SwapError
+from dpace_serve.errors import BusyError, SwapError
 from dpace_serve.live.admission import Admission, DrafterRequest
 from dpace_serve.live.fleet import Fleet
 from dpace_serve.live.hosted import Candidate, Role
@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 
 OperationName = Literal["swap", "challenge", "promote", "drop"]
 OperationResult = Literal["ok", "refused", "busy", "failed", "unauthorized"]
-"""Done; never allowed as it was asked; not possible now (409); the engine could not load it; or
-asked without the admin key."""
+"""Done; not possible as it was asked; not yet possible, so that asking again may help; the engine
+could not load it; or asked without the admin key."""
 
 _POLL_SECONDS = 0.05
 _ONLY_CHALLENGER = "the only challenger"
@@ -29,8 +29,11 @@ _ONLY_CHALLENGER = "the only challenger"
 class DrafterEngine(Protocol):
     """The engine's side: what holds the weights."""
 
-    async def load(self, slot: int, folder: Path, revision: str) -> None:
+    async def load(self, slot: int, folder: Path, revision: str) -> float:
         """Build the drafter of this folder and revision in that slot and try it.
+
+        Returns:
+            Seconds that nobody was served meanwhile.
 
         Raises:
             SwapError: If it cannot; the slot then holds nothing.
@@ -120,14 +123,19 @@ class Operations:
         work = partial(self._host, request, Role.CHALLENGER)
         return await self._alone("challenge", request.name, request.folder, work)
 
-    async def promote(self, name: str | None) -> dict[str, Any]:
-        """Make a challenger the champion, the only one without a name; as `swap`."""
-        work = partial(self._change, self._fleet.promote, name)
+    async def promote(self, name: str | None, revision: str | None = None) -> dict[str, Any]:
+        """Make a challenger the champion, the only one without a name; as `swap`.
+
+        Args:
+            name: Which challenger.
+            revision: What its revision must start with when its turn comes; none takes any.
+        """
+        work = partial(self._change, self._fleet.promote, name, revision)
         return await self._alone("promote", name, name or _ONLY_CHALLENGER, work)
 
-    async def drop(self, name: str | None) -> dict[str, Any]:
-        """End a challenger's comparison, the only one's without a name; as `swap`."""
-        work = partial(self._change, self._fleet.drop, name)
+    async def drop(self, name: str | None, revision: str | None = None) -> dict[str, Any]:
+        """End a challenger's comparison, the only one's without a name; as `promote`."""
+        work = partial(self._change, self._fleet.drop, name, revision)
         return await self._alone("drop", name, name or _ONLY_CHALLENGER, work)
 
     def unauthorized(self, operation: OperationName) -> None:
@@ -145,10 +153,9 @@ class Operations:
         if self._current is not None and not self._current.done():
             logger.info("%s busy (%s): another operation is under way", operation, asked)
             self._on_result(operation, "busy")
-            raise SwapError(
+            raise BusyError(
                 "one change of the drafters must end before the next, and one is under way. Try "
-                "again later.",
-                status=HTTPStatus.CONFLICT,
+                "again later."
             )
         self._underway = _Underway(operation, name)
         self._current = asyncio.create_task(self._reported(operation, asked, work))
@@ -199,8 +206,13 @@ class Operations:
         if not task.cancelled():
             task.exception()
 
-    async def _change(self, transition: Callable[[str | None], int], name: str | None) -> _Outcome:
-        return _Outcome(transition(name))
+    async def _change(
+        self,
+        transition: Callable[[str | None, str | None], int],
+        name: str | None,
+        revision: str | None,
+    ) -> _Outcome:
+        return _Outcome(transition(name, revision))
 
     async def _host(self, request: DrafterRequest, role: Role) -> _Outcome:
         if not self._fleet.can_load:
@@ -220,9 +232,7 @@ class Operations:
         try:
             # A slot may have been long in coming.
             await asyncio.to_thread(self._admission.require_unchanged, candidate, request)
-            started = self._clock()
-            await self._load(slot, candidate, request)
-            load_seconds = self._clock() - started
+            load_seconds = await self._load(slot, candidate, request)
             await asyncio.to_thread(self._admission.require_unchanged, candidate, request)
             self._fleet.install(slot, candidate, role)
         except BaseException:
@@ -235,11 +245,11 @@ class Operations:
         deadline = self._clock() + self._drain_timeout_seconds
         while True:
             try:
-                slot = self._fleet.reserve(candidate.config)
-            except SwapError:
-                num_draining = self._fleet.count_draining(candidate.config)
-                if not num_draining or self._clock() >= deadline:
+                slot = self._fleet.reserve(candidate.config, name=candidate.name)
+            except BusyError:
+                if self._clock() >= deadline:
                     raise
+                num_draining = self._fleet.count_draining(candidate.config)
             else:
                 self._show(candidate, waiting_for=0)
                 return slot
@@ -250,9 +260,9 @@ class Operations:
         if self._underway is not None:
             self._underway.drafter, self._underway.waiting_for = candidate.name, waiting_for
 
-    async def _load(self, slot: int, candidate: Candidate, request: DrafterRequest) -> None:
+    async def _load(self, slot: int, candidate: Candidate, request: DrafterRequest) -> float:
         try:
-            await self._engine.load(slot, candidate.folder, candidate.revision)
+            return await self._engine.load(slot, candidate.folder, candidate.revision)
         except SwapError as error:
             text = str(error).replace(str(candidate.folder), request.folder)
             raise _LoadFailedError(text, status=error.status) from error
@@ -261,4 +271,4 @@ class Operations:
 def _result_of(error: SwapError) -> OperationResult:
     if isinstance(error, _LoadFailedError):
         return "failed"
-    return "busy" if error.status == HTTPStatus.CONFLICT else "refused"
+    return "busy" if isinstance(error, BusyError) else "refused"

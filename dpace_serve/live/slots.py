@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 from dpace_serve.drafter.config import DrafterConfig
-from dpace_serve.errors import SwapError
+from dpace_serve.errors import BusyError, SwapError
 from dpace_serve.live.hosted import HostedDrafter, Role, shape_differences, shape_of
 
 
@@ -51,6 +51,29 @@ class Slot:
         is_unused = self.role is Role.RETIRED and not self.running
         return not self.is_reserved and (self.role is Role.EMPTY or is_unused)
 
+    def holds(self, name: str | None) -> bool:
+        """Whether the drafter in it has this name."""
+        return self.drafter is not None and self.drafter.name == name
+
+    def require_replaceable(self) -> None:
+        """Check that another drafter may have the name of the one in it.
+
+        Raises:
+            BusyError: If it is retired and requests still run with it.
+            SwapError: If it is the champion or a challenger.
+        """
+        loaded = f"revision {self.occupant.revision} is loaded as {self.occupant.name} too"
+        if self.role is not Role.RETIRED:
+            raise SwapError(
+                f"names must differ, but {loaded}. Give this drafter another name.",
+                status=HTTPStatus.CONFLICT,
+            )
+        if self.running:
+            raise BusyError(
+                f"names must differ, but {loaded}, and {len(self.running)} requests still run with "
+                "it. Try again when they have ended, or give this drafter another name."
+            )
+
     def clear(self) -> None:
         """Forget the drafter in it."""
         self.role, self.drafter = Role.EMPTY, None
@@ -73,22 +96,31 @@ class Slot:
         }
 
 
-def free_slot(slots: Sequence[Slot], config: DrafterConfig, *, now: float) -> Slot:
+def free_slot(
+    slots: Sequence[Slot], config: DrafterConfig, *, name: str | None, now: float
+) -> Slot:
     """The slot to load a drafter into: an empty one, else the one retired longest ago.
+
+    A retired drafter of the same name goes before others: it must go anyway.
 
     Args:
         slots: All slots.
         config: The drafter's.
+        name: The drafter's; none where it has none yet.
         now: Time by the clock of the requests' beginnings.
 
     Raises:
+        BusyError: If the end of running requests will free one.
         SwapError: If none has its shape, or none of these is free.
     """
     fitting = fitting_slots(slots, config)
     free = [slot for slot in fitting if slot.is_free]
     if free:
         # The drafter that retired last is the one to go back to: it goes last.
-        return min(free, key=lambda slot: (slot.role is not Role.EMPTY, slot.retirement))
+        return min(
+            free,
+            key=lambda slot: (slot.role is not Role.EMPTY, not slot.holds(name), slot.retirement),
+        )
     if not fitting:
         shape = next((slot for slot in slots if slot.role is Role.EMPTY), slots[0]).shape
         raise SwapError(
@@ -98,18 +130,22 @@ def free_slot(slots: Sequence[Slot], config: DrafterConfig, *, now: float) -> Sl
         )
     began = draining(slots, config)
     if began:
-        raise SwapError(
+        raise BusyError(
             f"a slot must be free, but {len(began)} running requests still use the former "
             f"drafters, the oldest for {now - min(began.values()):.0f} s: an answer that goes on, "
             "or a client that does not read its answer. Try again when they have ended, or start "
-            "with more spare_drafter_slots.",
-            status=HTTPStatus.CONFLICT,
+            "with more spare_drafter_slots."
         )
     raise SwapError(
         "a slot must be free, but all that fit hold the champion or a challenger. Drop a "
         "challenger, or start with more spare_drafter_slots.",
         status=HTTPStatus.CONFLICT,
     )
+
+
+def find_named(slots: Sequence[Slot], name: str) -> Slot | None:
+    """The slot whose drafter has this name; names differ, so there is one at most."""
+    return next((slot for slot in slots if slot.holds(name)), None)
 
 
 def fitting_slots(slots: Sequence[Slot], config: DrafterConfig) -> list[Slot]:
@@ -127,12 +163,30 @@ def draining(slots: Sequence[Slot], config: DrafterConfig) -> dict[int, float]:
     return began
 
 
-def find_challenger(slots: Sequence[Slot], name: str | None) -> Slot:
+def find_challenger(slots: Sequence[Slot], name: str | None, revision: str | None) -> Slot:
     """The challenger of that name; the only one where none is given.
 
+    Args:
+        slots: All slots.
+        name: Which challenger; none takes the only one.
+        revision: What its revision must start with; any is right where none is given.
+
     Raises:
-        SwapError: If there is no such challenger, or several and no name.
+        SwapError: If there is no such challenger, several and no name, or it is another revision.
     """
+    slot = _named_challenger(slots, name)
+    found = slot.occupant
+    if not found.revision.startswith(revision or ""):
+        raise SwapError(
+            f"the revision of {found.name} must start with {revision}, is {found.revision}: "
+            "another drafter has taken its name. Look at the drafters, and ask again for the one "
+            "that is meant.",
+            status=HTTPStatus.CONFLICT,
+        )
+    return slot
+
+
+def _named_challenger(slots: Sequence[Slot], name: str | None) -> Slot:
     challengers = [slot for slot in slots if slot.role is Role.CHALLENGER]
     named = [slot for slot in challengers if name in (None, slot.occupant.name)]
     if len(named) == 1:

@@ -61,6 +61,7 @@ class DecodeSpeed:
         counters[names.DECODE_TOKENS].inc(added.tokens)
         counters[names.DECODE_REQUESTS].inc(added.requests)
         if calibrated is not None:
+            counters[names.CALIBRATED_DECODE_STEPS].inc(calibrated.steps)
             counters[names.CALIBRATED_DECODE_SECONDS].inc(calibrated.seconds)
             counters[names.PLAIN_DECODE_SECONDS].inc(calibrated.plain_seconds)
             for series, seconds in zip(self._by_length, calibrated.seconds_by_length, strict=True):
@@ -77,18 +78,22 @@ class DecodeSpeed:
         recent = self._window.total()
         if not recent.steps:
             return None
-        speedup, line = None, []
-        if self._step_times is not None and recent.calibrated and recent.calibrated.steps:
-            speedup = recent.calibrated.plain_seconds / recent.calibrated.seconds
-            line = break_even_line(
-                counts, self._step_times.lengths, recent.calibrated.seconds_by_length
-            )
+        speedup, line, batch_sizes = None, [], None
+        if self._step_times is not None:
+            # Tells "never calibrated" from "calibrated, but not for the batches of this minute".
+            batch_sizes = [self._step_times.batch_sizes[0], self._step_times.batch_sizes[-1]]
+            if recent.calibrated and recent.calibrated.steps:
+                speedup = recent.calibrated.plain_seconds / recent.calibrated.seconds
+                line = break_even_line(
+                    counts, self._step_times.lengths, recent.calibrated.seconds_by_length
+                )
         return {
             "window_seconds": WINDOW_SECONDS,
             "steps": recent.steps,
             "mean_batch_size": recent.requests / recent.steps,
             "step_ms": 1000 * recent.seconds / recent.steps,
             "tokens_per_second": recent.tokens / recent.seconds,
+            "calibrated_batch_sizes": batch_sizes,
             "speedup": speedup,
             "break_even": [point._asdict() for point in line],
         }

@@ -19,6 +19,7 @@ from dpace_serve.metrics.labels import (
     DRAFTER_OPERATIONS,
     EXPORT_STAGES,
     OPERATION_RESULTS,
+    SPLIT_ARMS,
     DrafterOperation,
     ExportStage,
     OperationResult,
@@ -90,6 +91,7 @@ class AcceptanceMetrics:
         self._unknown_workloads = 0
         self._unknown_workload_series = counters[names.WORKLOAD_UNKNOWN]
         self._split_share = collectors.gauges[names.SPLIT_SHARE]
+        self._split_requests = LabelledCount(counters[names.SPLIT_REQUESTS], SPLIT_ARMS)
         self.set_split_share(challengers=0)
         self._speed = DecodeSpeed(counters, step_times, now)
         self._history = SumsHistory(self._totals, now)
@@ -145,6 +147,14 @@ class AcceptanceMetrics:
             )
         self._split_share.labels("champion").set(1 - challengers)
         self._split_share.labels("challenger").set(challengers)
+
+    def count_split(self, arm: Arm) -> None:
+        """Count a request that ended, by the arm that was drawn for it.
+
+        Raises:
+            ValueError: If the arm serves no requests.
+        """
+        self._split_requests.add(arm)
 
     def observe(self, record: RequestAcceptance) -> None:
         """Count a record, in all series or, where it does not fit, in none.

@@ -2,6 +2,10 @@
 
 from typing import Literal, get_args
 
+SplitArm = Literal["champion", "challenger"]
+SPLIT_ARMS: tuple[SplitArm, ...] = get_args(SplitArm)
+"""Who can be drawn to serve a request."""
+
 UnsettledKind = Literal["drafted", "accepted"]
 UNSETTLED_KINDS: tuple[UnsettledKind, ...] = get_args(UnsettledKind)
 

@@ -181,8 +181,15 @@ DRAFTER_INFO = MetricSpec(
 SPLIT_SHARE = MetricSpec(
     "dpace_split_share",
     "gauge",
-    "Configured share of served requests, all challengers together. The counted share should agree "
-    "where no client chooses its drafter.",
+    "Configured share of served requests, all challengers together. The share counted in "
+    "dpace_split_requests_total should agree.",
+    ("arm",),
+)
+SPLIT_REQUESTS = MetricSpec(
+    "dpace_split_requests_total",
+    "counter",
+    "Split mode: requests that ended, counted or left out of the statistics, by the arm that was "
+    "drawn for them. Not those whose client chose the drafter: they are no random draw.",
     ("arm",),
 )
 DRAFTER_SWAPS = MetricSpec(
@@ -247,11 +254,17 @@ DECODE_REQUESTS = MetricSpec(
     "the mean batch size.",
     (),
 )
+CALIBRATED_DECODE_STEPS = MetricSpec(
+    "dpace_calibrated_decode_steps_total",
+    "counter",
+    "Those of these steps whose batch size lies within the calibrated ones. Only with calibrated "
+    "step times, as the next three.",
+    (),
+)
 CALIBRATED_DECODE_SECONDS = MetricSpec(
     "dpace_calibrated_decode_seconds_total",
     "counter",
-    "Wall time of those of these steps whose batch size lies within the calibrated ones. The "
-    "denominator of the speed-up. Only with calibrated step times, as the next two.",
+    "Wall time of those calibrated steps. The denominator of the speed-up.",
     (),
 )
 PLAIN_DECODE_SECONDS = MetricSpec(
@@ -271,7 +284,12 @@ CALIBRATED_STEP_SECONDS = MetricSpec(
     ("num_draft_tokens",),
 )
 
-CALIBRATED_METRICS = (CALIBRATED_DECODE_SECONDS, PLAIN_DECODE_SECONDS, CALIBRATED_STEP_SECONDS)
+CALIBRATED_METRICS = (
+    CALIBRATED_DECODE_STEPS,
+    CALIBRATED_DECODE_SECONDS,
+    PLAIN_DECODE_SECONDS,
+    CALIBRATED_STEP_SECONDS,
+)
 """Metrics that exist only where step times were calibrated."""
 
 EVENT_METRICS = (
@@ -296,6 +314,7 @@ EVENT_METRICS = (
     WORKLOAD_UNKNOWN,
     DRAFTER_INFO,
     SPLIT_SHARE,
+    SPLIT_REQUESTS,
     DRAFTER_SWAPS,
     EXPORT_ERRORS,
     DECODE_STEPS,

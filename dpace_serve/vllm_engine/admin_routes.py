@@ -13,7 +13,7 @@ from starlette.types import Scope
 
 from dpace_serve.config import Config
 from dpace_serve.errors import SwapError
-from dpace_serve.live.admission import NAME_PATTERN, DrafterRequest
+from dpace_serve.live.admission import NAME_PATTERN, REVISION_PATTERN, DrafterRequest
 from dpace_serve.live.operations import OperationName, Operations
 from dpace_serve.vllm_engine.error_response import error_response
 from dpace_serve.vllm_engine.key_guard import PREFIX
@@ -30,6 +30,8 @@ class ChallengerChoice(Config):
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)] | None = None
     """Its name; not needed where there is one only."""
+    revision: Annotated[str, Field(pattern=REVISION_PATTERN)] | None = None
+    """What its revision must start with, so that no other drafter of its name is meant."""
 
 
 BodyT = TypeVar("BodyT", DrafterRequest, ChallengerChoice)
@@ -49,7 +51,7 @@ async def challenge(request: Request) -> JSONResponse:
 
 @router.delete("/drafters/challenger")
 async def drop(request: Request) -> JSONResponse:
-    """End a challenger's comparison; `?name=` where there are several."""
+    """End a challenger's comparison; `?name=` where there are several, `&revision=` to be sure."""
     return await _answered(_drop(request))
 
 
@@ -88,12 +90,12 @@ async def _drop(request: Request) -> dict[str, Any]:
         choice = ChallengerChoice.model_validate(dict(request.query_params))
     except ValidationError as error:
         raise _malformed(error, ChallengerChoice) from None
-    return await _operations(request).drop(choice.name)
+    return await _operations(request).drop(choice.name, choice.revision)
 
 
 async def _promote(request: Request) -> dict[str, Any]:
     choice = await _body(request, ChallengerChoice)
-    return await _operations(request).promote(choice.name)
+    return await _operations(request).promote(choice.name, choice.revision)
 
 
 async def _answered(operation: Awaitable[dict[str, Any]]) -> JSONResponse:

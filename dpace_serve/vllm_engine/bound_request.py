@@ -100,12 +100,10 @@ def can_be_shadowed(prompt: object, sampling_params: "SamplingParams") -> bool:
     """Whether the answer will judge a challenger's drafts as verification would.
 
     Not with several answers. Not with a grammar either: it cuts what the champion drafted before
-    that is verified, and a challenger's drafts are never shown to it. And the token ids of the
-    prompt must be known, to tell which position of the answer an anchor is.
+    that is verified, and a challenger's drafts are never shown to it. And the prompt must be its
+    token ids alone, to tell which position of the answer an anchor is: with an image the target may
+    count positions otherwise than the sequence.
     """
     return (
-        sampling_params.n == 1
-        and sampling_params.structured_outputs is None
-        and isinstance(prompt, Mapping)
-        and prompt.get("prompt_token_ids") is not None
+        sampling_params.n == 1 and sampling_params.structured_outputs is None and is_plain(prompt)
     )

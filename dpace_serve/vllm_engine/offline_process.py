@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpace_serve.errors import EngineError
 from dpace_serve.vllm_engine.engine_process import answer_calls
+from dpace_serve.vllm_engine.model_runner import V2_RUNNER_VARIABLE
 from dpace_serve.vllm_engine.offline_calls import (
     EngineSettings,
     ExportCall,
@@ -24,7 +25,6 @@ from dpace_serve.vllm_engine.server import (
     CPU_ENVIRONMENT,
     THREAD_BINDING_VARIABLE,
     UNIPROC_EXECUTOR,
-    V2_RUNNER_VARIABLE,
 )
 
 if TYPE_CHECKING:

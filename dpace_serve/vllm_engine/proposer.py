@@ -1,7 +1,6 @@
 """The drafter inside the engine: vLLM's DFlash proposer, with its checkpoint checked."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from typing_extensions import override
@@ -12,6 +11,7 @@ from vllm.v1.sample.metadata import SamplingMetadata
 from vllm.v1.spec_decode.dflash import DFlashProposer
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
+from dpace_serve.drafter.content import PinnedWeights
 from dpace_serve.vllm_engine.draft_log import DraftLog
 from dpace_serve.vllm_engine.draft_room import read_context, rows_with_room
 from dpace_serve.vllm_engine.draft_step import DraftObserver, DraftStep
@@ -133,7 +133,8 @@ class DpaceProposer(DFlashProposer):
     ) -> torch.Tensor:
         """Draft a block for each request, with the slot that serves it; its shadows draft too.
 
-        Rows of requests that leave no room for a block are zeros.
+        Rows of requests that leave no room for a block are zeros. With length 0 all requests are
+        only read: the base class would run the drafter's forward and throw its result away.
         """
         inputs = DraftInputs(
             token_ids=target_token_ids,
@@ -165,6 +166,8 @@ class DpaceProposer(DFlashProposer):
 
         bindings = self._bindings(inputs.num_requests)
         rows = self._rows_with_room(inputs)
+        if not num_speculative_tokens:
+            rows = []
         self._settle_shadows(inputs, bindings)
         served_by = [binding.serving for binding in bindings]
         draft_tokens = draft_by_slot(
@@ -175,10 +178,8 @@ class DpaceProposer(DFlashProposer):
         self._read_others(inputs, bindings, rows)
         return draft_tokens
 
-    def reload(self, slot: int, folder: Path, revision: str) -> None:
+    def reload(self, slot: int, weights: PinnedWeights) -> None:
         """Put another drafter of the same shape into a slot that no request is bound to.
-
-        Nothing is loaded but files of this revision.
 
         Raises:
             SwapError: If the drafter cannot be loaded.
@@ -186,7 +187,7 @@ class DpaceProposer(DFlashProposer):
         """
         if not 0 <= slot < len(self.slots):
             raise ValueError(f"slots run from 0 to {len(self.slots) - 1}, got {slot}.")
-        reload(self.slots[slot], folder, revision)
+        reload(self.slots[slot], weights)
 
     def _bindings(self, num_rows: int) -> list[RowBinding]:
         if self.runner is None or len(self.slots) == 1:
@@ -244,7 +245,7 @@ class DpaceProposer(DFlashProposer):
             # what was sampled there, and what was drafted.
             discarded = self.runner.discard_request_mask.np  # type: ignore[union-attr]  # bound rows
             kept = [index for index, row in enumerate(rows) if not discarded[row]]
-            if not kept or not num_draft_tokens:
+            if not kept:
                 continue
             anchors = self.slots[slot].positions[: len(rows) * (1 + num_draft_tokens)]
             anchors = anchors.view(len(rows), 1 + num_draft_tokens)[:, 0].clone()

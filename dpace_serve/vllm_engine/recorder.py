@@ -167,6 +167,7 @@ class AcceptanceRecorder:
         self, request: BoundRequest, output: "RequestOutput", sampling_params: "SamplingParams"
     ) -> None:
         """Record a finished request; whatever goes wrong is counted and never reaches it."""
+        self._count_split(request)
         try:
             # First of all: users must never see the split, counted or not.
             emitted_by_last_step = join_cut_steps(output)
@@ -188,9 +189,15 @@ class AcceptanceRecorder:
         self._end_shadows(EndedRequest(request, record))
 
     def _end(self, request: BoundRequest, reason: ExclusionReason, finish_reason: str) -> None:
+        self._count_split(request)
         record = excluded_record(request, request.assignment.serving, reason, finish_reason)
         self._record(record)
         self._end_shadows(EndedRequest(request, record))
+
+    def _count_split(self, request: BoundRequest) -> None:
+        """Count whom the draw took, whatever becomes of the request's record."""
+        if self._fleet.is_split(request.assignment):
+            self._metrics.count_split(request.assignment.serving.arm)
 
     def _end_shadows(self, ended: EndedRequest) -> None:
         if ended.request.assignment.shadows:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from dpace_serve.errors import ConfigError, EngineError
 from dpace_serve.live.admin_key import read_admin_key
 from dpace_serve.serve_config import ServeConfig
-from dpace_serve.vllm_engine import block_schedule, plugin, start_checks
+from dpace_serve.vllm_engine import block_schedule, model_runner, plugin, start_checks
 from dpace_serve.vllm_engine.drafter_worker import WORKER_EXTENSION
 from dpace_serve.vllm_engine.engine_log import write_as_the_engine
 from dpace_serve.vllm_engine.engine_watch import EngineWatch
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 UNIPROC_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-V2_RUNNER_VARIABLE = "VLLM_USE_V2_MODEL_RUNNER"
 THREAD_BINDING_VARIABLE = "VLLM_CPU_OMP_THREADS_BIND"
 CPU_ENVIRONMENT = {
     # Two threads on contended cores were ten times slower than one for small models.
@@ -74,9 +73,7 @@ def _set_environment() -> None:
         EngineError: If vLLM is absent.
     """
     os.environ["VLLM_PLUGINS"] = ",".join(_plugin_names(os.environ.get("VLLM_PLUGINS")))
-    # Our proposer belongs to the V1 model runner.
-    if os.environ.setdefault(V2_RUNNER_VARIABLE, "0") != "0":
-        raise ConfigError(f"{V2_RUNNER_VARIABLE} must be 0 here. Unset it, or set it to 0.")
+    model_runner.select_v1_runner(os.environ)
     try:
         from vllm.platforms import current_platform
     except ImportError as error:
@@ -173,7 +170,7 @@ def _host_other_drafters(args: Namespace, config: ServeConfig) -> ServeConfig:
 
     Raises:
         ConfigError: If challengers are asked of several engines: what shadows draft is fetched
-            from one. If the admin key cannot be used.
+            from one. If several drafters are asked of a pipeline. If the admin key cannot be used.
     """
     drafter = config.drafter
     if drafter is None:
@@ -192,6 +189,12 @@ def _host_other_drafters(args: Namespace, config: ServeConfig) -> ServeConfig:
             )
             num_spare_slots = 0
     others = [*config.challengers, *repeat(drafter, num_spare_slots)]
+    if others and args.pipeline_parallel_size > 1:
+        raise ConfigError(
+            "challengers and spare_drafter_slots need pipeline_parallel_size 1, because only its "
+            f"last stage drafts, got {args.pipeline_parallel_size}. Use tensor_parallel_size, or "
+            "leave out challengers and set spare_drafter_slots to 0."
+        )
     args.additional_config = {**(args.additional_config or {}), **additional_config(others)}
     return config.model_copy(update={"spare_drafter_slots": num_spare_slots})
 
@@ -249,10 +252,13 @@ def _run(args: Namespace) -> None:
     from vllm.entrypoints.launchers.api_server.entry import run_server
     from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
     from vllm.logger import configure_logging_from_args
+    from vllm.triton_utils import HAS_TRITON
 
     cli_env_setup()
     configure_logging_from_args(args)
     write_as_the_engine(args)
+    if line := model_runner.selection_line(has_triton=HAS_TRITON):
+        logger.info("%s", line)
     plugin.register()
     watch = args.dpace_watch = EngineWatch()
     try:

@@ -166,7 +166,9 @@ def _time_arm(
         chosen = [prompts[place % len(prompts)] for place in places]
         batches.append(_time_batch(engine, chosen, bindings, settings.max_new_tokens))
         taken = [binding.key for binding in bindings]
-        engine.collective_rpc("dpace_take_drafts", args=(taken,))
+        left = taken
+        while left:
+            ((_, left),) = engine.collective_rpc("dpace_take_drafts", args=(left,))
     return _Round(
         num_steps=sum(len(steps) for steps in batches),
         wall=statistics.fmean(statistics.median(wall for wall, _ in steps) for steps in batches),

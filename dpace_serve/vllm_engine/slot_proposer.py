@@ -18,7 +18,7 @@ from vllm.v1.attention.backends.utils import PAD_SLOT_ID
 from vllm.v1.spec_decode.dflash import DFlashProposer
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-from dpace_serve.drafter.content import pinned_weights
+from dpace_serve.drafter.content import PinnedWeights
 from dpace_serve.errors import CheckpointError, SwapError
 
 
@@ -75,7 +75,7 @@ class SlotProposer(DFlashProposer):
         return model
 
 
-def reload(proposer: DFlashProposer, folder: Path, revision: str) -> None:
+def reload(proposer: DFlashProposer, weights: PinnedWeights) -> None:
     """Write the weights of another drafter of the same shape over those of a proposer's.
 
     The model stays the same object, so whatever was compiled or captured for it stays valid, and so
@@ -83,8 +83,8 @@ def reload(proposer: DFlashProposer, folder: Path, revision: str) -> None:
 
     Args:
         proposer: Whose drafter is replaced, between two steps; nobody may draft with it now.
-        folder: Folder of the new drafter, which has the shape of the old one.
-        revision: What its files must be, so that nothing is loaded but what was checked.
+        weights: Those of the new drafter, which has the shape of the old one. Nothing is loaded but
+            the files that were checked.
 
     Raises:
         SwapError: If the weights cannot be replaced, or the new drafter computes no numbers.
@@ -103,11 +103,12 @@ def reload(proposer: DFlashProposer, folder: Path, revision: str) -> None:
         model_loader_extra_config={},
     )
     model_config = copy.copy(proposer.draft_model_config)
+    model_config.model = str(weights.folder)
     try:
-        with pinned_weights(folder, revision) as pinned:
-            model_config.model = str(pinned)
-            with set_current_vllm_config(proposer.vllm_config):
-                get_model_loader(load_config).load_weights(model, model_config)
+        weights.require_untouched()
+        with set_current_vllm_config(proposer.vllm_config):
+            get_model_loader(load_config).load_weights(model, model_config)
+        weights.require_untouched()
     except CheckpointError as error:
         raise SwapError(str(error), status=HTTPStatus.UNPROCESSABLE_ENTITY) from None
     _require_numbers(proposer)

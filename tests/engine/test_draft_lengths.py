@@ -1,6 +1,8 @@
 """Draft lengths that change while requests run: same answers, same drafts, right denominators."""
 
+import contextlib
 import copy
+from collections import Counter
 
 import pytest
 
@@ -91,6 +93,53 @@ def test_a_drafter_that_idled_drafts_what_one_drafts_that_just_read_the_same_tex
     assert after_idling[0].anchors.tolist() == read[0].anchors.tolist()
     assert after_idling[0].anchors.tolist() == [answer.token_ids[idle_steps]]
     assert after_idling[0].draft_tokens.tolist() == read[0].draft_tokens.tolist()
+
+
+@pytest.mark.parametrize("num_tokens", [1, 32], ids=["first token", "steps"])
+def test_with_length_0_the_drafter_reads_every_token_and_computes_no_block(
+    engine, lengths, prompts, num_tokens
+):
+    lengths.set(((1, 1, 0),))
+    with counting_tokens(engine) as counted:
+        ask(engine, prompts[0], max_tokens=num_tokens)
+        answer = finish(engine)
+    # The last token of an answer is never read; an asynchronous engine may begin one step more.
+    assert 0 <= counted["read"] - (len(prompts[0]) + len(answer.token_ids) - 1) <= 1
+    assert counted["block"] == 0
+    lengths.set(((1, 1, NUM_DRAFT_TOKENS),))
+    with counting_tokens(engine) as counted:
+        ask(engine, prompts[0], max_tokens=8)
+        finish(engine)
+    assert counted["block"] >= 1 + NUM_DRAFT_TOKENS
+
+
+def test_a_drafter_that_idles_after_rejected_drafts_has_read_none_of_them(
+    engine, lengths, prompts, observing
+):
+    """It drafts, idles, and drafts again what one drafts that just read the same text."""
+    lengths.set(((1, 1, NUM_DRAFT_TOKENS),))
+    ask(engine, prompts[0], max_tokens=64)
+    for _ in range(5):
+        engine.llm_engine.step()
+    lengths.set(((1, 1, 0),))
+    for _ in range(6):
+        engine.llm_engine.step()
+    lengths.set(((1, 1, NUM_DRAFT_TOKENS),))
+    after_idling = []
+    proposer = proposer_of(engine)
+    with observing(engine, lambda step: after_idling.append((step, int(proposer.positions[0])))):
+        answer = finish(engine)
+    step, position = after_idling[0]
+    num_read = position - len(prompts[0])
+    assert 6 < num_read < len(answer.token_ids)
+    read = []
+    with observing(engine, read.append):
+        ask(engine, prompts[0] + list(answer.token_ids[:num_read]), max_tokens=8)
+        finish(engine)
+    rejected = [length - taken for taken, length in settled_steps(answer)]
+    assert any(rejected)
+    assert step.anchors.tolist() == read[0].anchors.tolist() == [answer.token_ids[num_read]]
+    assert step.draft_tokens.tolist() == read[0].draft_tokens.tolist()
 
 
 @pytest.mark.parametrize("name", ["schedule", 1, 4, 7])
@@ -187,6 +236,39 @@ def finish(engine):
         finished += [output for output in engine.llm_engine.step() if output.finished]
     (output,) = finished
     return output.outputs[0]
+
+
+def proposer_of(engine):
+    executor = engine.llm_engine.engine_core.engine_core.model_executor
+    return executor.driver_worker.worker.model_runner.drafter
+
+
+@contextlib.contextmanager
+def counting_tokens(engine):
+    """Tokens that the drafter runs on: those of its blocks, and those it reads before."""
+    model = proposer_of(engine).model
+    counted = Counter()
+    read = model.precompute_and_store_context_kv
+
+    def count_block(module, args, kwargs):
+        counted["block"] += kwargs["input_ids"].shape[0]
+
+    def count_read(states, *args, **kwargs):
+        counted["read"] += states.shape[0]
+        return read(states, *args, **kwargs)
+
+    model.precompute_and_store_context_kv = count_read
+    hook = model.register_forward_pre_hook(count_block, with_kwargs=True)
+    try:
+        yield counted
+    finally:
+        hook.remove()
+        del model.precompute_and_store_context_kv
+
+
+def settled_steps(answer):
+    settled = _settled(answer)
+    return list(zip(settled.per_step_accepted, settled.per_step_drafted, strict=True))
 
 
 def _drafted(answer):

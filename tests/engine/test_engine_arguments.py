@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from dpace_serve.demo import bundle
 from dpace_serve.errors import ConfigError
 from dpace_serve.serve_config import ServeConfig
 from dpace_serve.vllm_engine import server
@@ -132,3 +133,25 @@ def test_several_engines_have_no_challengers_and_no_spare_slots(arguments, caplo
     assert "cannot be changed while serving" in caplog.text
     with pytest.raises(ConfigError, match="challengers need one engine"):
         arguments("--data-parallel-size", "2", challengers=(Path("b"),))
+
+
+def test_a_pipeline_has_one_drafter_because_only_its_last_stage_drafts(arguments):
+    stages = ("--pipeline-parallel-size", "2")
+    assert hosted(arguments(*stages)) == []
+    for several in ({"challengers": (Path("b"),)}, {"spare_drafter_slots": 1}):
+        with pytest.raises(ConfigError, match="need pipeline_parallel_size 1") as refused:
+            arguments(*stages, **several)
+        assert "\n" not in str(refused.value)
+
+
+def test_the_engine_would_choose_the_other_model_runner_if_we_did_not(arguments, monkeypatch):
+    """Where Triton is; here it is pretended."""
+    from vllm.config import vllm as engine_config
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    monkeypatch.setattr(engine_config, "HAS_TRITON", True)
+    args = AsyncEngineArgs(model=str(bundle.target_folder()), dtype="float32", max_model_len=512)
+    config = args.create_engine_config()
+    assert not config.use_v2_model_runner
+    monkeypatch.delenv("VLLM_USE_V2_MODEL_RUNNER")
+    assert config.use_v2_model_runner

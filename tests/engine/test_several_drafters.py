@@ -6,14 +6,21 @@ drafted when it served.
 """
 
 import contextlib
+import hashlib
+import os
+import shutil
+import threading
+import time
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
 from dpace_serve.acceptance.last_step import settle_last_step
 from dpace_serve.acceptance.shadow import ShadowDraft, settle_drafts
 from dpace_serve.demo import bundle
-from dpace_serve.drafter import checkpoint
+from dpace_serve.drafter import checkpoint, content
+from dpace_serve.vllm_engine.packed_drafts import unpacked
 
 pytestmark = [pytest.mark.engine]
 
@@ -57,7 +64,10 @@ def drafts_of(engine):
     """What shadows drafted for these requests, in the answers' own positions."""
 
     def take(outputs, slot):
-        (kept,) = engine.collective_rpc("dpace_take_drafts", args=(list(range(len(outputs))),))
+        keys = list(range(len(outputs)))
+        ((packed, left),) = engine.collective_rpc("dpace_take_drafts", args=(keys,))
+        assert left == []
+        kept = {key: unpacked(drafts) for key, drafts in packed.items()}
         return {
             key: [
                 ShadowDraft(position - len(outputs[key].prompt_token_ids), tuple(tokens))
@@ -91,6 +101,24 @@ def counting_rows(engine, slot):
     finally:
         hook.remove()
         del model.precompute_and_store_context_kv
+
+
+def opened(engine, folder, revision):
+    """What the check of a drafter's files comes to."""
+    engine.collective_rpc("dpace_open_drafter", args=(str(folder), revision))
+    for _ in range(1000):
+        (verdict,) = engine.collective_rpc("dpace_drafter_verdict")
+        if verdict is not None:
+            return verdict
+        time.sleep(0.01)
+    return pytest.fail("the files are never checked")
+
+
+def load(engine, slot, folder, revision):
+    """Seconds and why it is refused, of a drafter that is opened and then loaded."""
+    opened(engine, folder, revision)
+    (answer,) = engine.collective_rpc("dpace_load_drafter", args=(slot, str(folder), revision))
+    return answer
 
 
 def tokens_of(outputs):
@@ -213,7 +241,7 @@ def test_the_cost_of_a_shadow_is_measured_on_whole_batches_of_equal_steps(engine
         assert row.ratio_low <= row.ratio <= row.ratio_high
         assert row.cpu_ratio_low <= row.cpu_ratio <= row.cpu_ratio_high
         assert row.plain_ms > 0
-    assert engine.collective_rpc("dpace_take_drafts", args=(list(range(1, 200)),)) == [{}]
+    assert engine.collective_rpc("dpace_take_drafts", args=(list(range(1, 200)),)) == [({}, [])]
 
 
 def test_a_reloaded_slot_drafts_with_the_new_drafter(engine, answer, prompts):
@@ -223,9 +251,7 @@ def test_a_reloaded_slot_drafts_with_the_new_drafter(engine, answer, prompts):
     }
     folders = {TWIN: bundle.drafter_folder("dflash"), OTHER: bundle.drafter_folder("dpace")}
     for slot, folder in folders.items():
-        ((seconds, problem),) = engine.collective_rpc(
-            "dpace_load_drafter", args=(slot, str(folder), checkpoint.revision(folder))
-        )
+        seconds, problem = load(engine, slot, folder, checkpoint.revision(folder))
         assert problem == ""
         assert seconds > 0
     for slot, former in ((TWIN, OTHER), (OTHER, TWIN)):
@@ -239,7 +265,60 @@ def test_a_slot_keeps_its_weights_where_the_files_are_not_those_that_were_checke
     before = answer(prompts[:2], [(TWIN,)] * 2, temperature=0.0)
     folder = bundle.drafter_folder("dpace")
     other = checkpoint.revision(bundle.drafter_folder("dflash"))
-    ((_, problem),) = engine.collective_rpc("dpace_load_drafter", args=(TWIN, str(folder), other))
-    assert f"revision must be {other}" in problem
+    assert f"revision must be {other}" in opened(engine, folder, other)
+    _, problem = load(engine, TWIN, folder, other)
+    assert "must be opened and checked before it is loaded" in problem
     after = answer(prompts[:2], [(TWIN,)] * 2, temperature=0.0)
     assert list(map(live_steps, after)) == list(map(live_steps, before))
+
+
+def test_a_slot_keeps_its_weights_where_files_are_written_between_their_check_and_the_load(
+    engine, answer, prompts, tmp_path
+):
+    before = answer(prompts[:2], [(TWIN,)] * 2, temperature=0.0)
+    folder = shutil.copytree(bundle.drafter_folder("dpace"), tmp_path / "dpace")
+    revision = checkpoint.revision(folder)
+    assert opened(engine, folder, revision) == ""
+    with (folder / "model.safetensors").open("r+b") as weights:
+        weights.seek(-1000, os.SEEK_END)
+        weights.write(bytes(1000))
+    ((_, problem),) = engine.collective_rpc(
+        "dpace_load_drafter", args=(TWIN, str(folder), revision)
+    )
+    assert "model.safetensors did" in problem
+    after = answer(prompts[:2], [(TWIN,)] * 2, temperature=0.0)
+    assert list(map(live_steps, after)) == list(map(live_steps, before))
+
+
+def test_the_engine_answers_while_a_drafter_is_hashed(engine, answer, prompts, monkeypatch):
+    folder = bundle.drafter_folder("dpace")
+    revision = checkpoint.revision(folder)
+    may_hash = threading.Event()
+
+    def sha256():
+        assert may_hash.wait(300)
+        return hashlib.sha256()
+
+    monkeypatch.setattr(content, "hashlib", SimpleNamespace(sha256=sha256))
+    engine.collective_rpc("dpace_open_drafter", args=(str(folder), revision))
+    assert len(tokens_of(answer(prompts[:2], [(SERVED,)] * 2, temperature=0.0))) == 2
+    assert engine.collective_rpc("dpace_drafter_verdict") == [None]
+    may_hash.set()
+    assert load(engine, TWIN, folder, revision)[1] == ""
+
+
+def test_a_folder_that_is_replaced_after_its_check_is_loaded_as_it_was(
+    engine, answer, prompts, tmp_path
+):
+    expected = answer(prompts[:2], [(SERVED,)] * 2, temperature=0.0)
+    folder = shutil.copytree(bundle.drafter_folder("dpace"), tmp_path / "dpace")
+    revision = checkpoint.revision(folder)
+    assert opened(engine, folder, revision) == ""
+    folder.rename(tmp_path / "before")
+    shutil.copytree(bundle.drafter_folder("dflash"), folder)
+    ((_, problem),) = engine.collective_rpc(
+        "dpace_load_drafter", args=(TWIN, str(folder), revision)
+    )
+    assert problem == ""
+    after = answer(prompts[:2], [(TWIN,)] * 2, temperature=0.0)
+    assert list(map(live_steps, after)) == list(map(live_steps, expected))

@@ -87,7 +87,14 @@ function showAll() {
   show(byId("drafters"), slots(drafters, styleOf));
   show(byId("requests"), requests(acceptance, styleOf));
   show(byId("not-counted"), notCounted(acceptance));
+  showCoverage(acceptance);
   sayChanges(verdict);
+}
+
+function showCoverage({ confidence }) {
+  const coverage = format.percent(confidence, 0);
+  byId("about-intervals").textContent =
+    `Intervals of tau and of acceptance by position are ${coverage} intervals with the request as unit, and hold for one look; those of a verdict hold however often one looks at them.`;
 }
 
 function sayChanges(verdict) {

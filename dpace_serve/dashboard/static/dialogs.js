@@ -59,7 +59,7 @@ export function askForChange({ change, name, revision }, onDone) {
     confirm.disabled = true;
     error.textContent = "";
     try {
-      await run(name, field.value);
+      await run({ name, revision }, field.value);
       dialog.close();
       onDone(`${button} ${name}: done.`);
     } catch (refusal) {

@@ -22,6 +22,7 @@ export function slots(drafters, styleOf) {
       traffic(drafters),
       ["Slot", "|Drafter", "|Role", "|Revision", "Block", "Running", "Served", "Shadowed"],
       rows,
+      "stacks",
     ),
   ];
 }

@@ -38,6 +38,14 @@ export const interval = (low, high, format) =>
 export const clock = (seconds) =>
   isNumber(seconds) ? new Date(1000 * seconds).toLocaleTimeString("en-GB") : NOTHING;
 
+/** The local date of these seconds; nothing where it is today's. */
+export function dateUnlessToday(seconds) {
+  if (!isNumber(seconds)) return "";
+  const then = new Date(1000 * seconds);
+  if (then.toDateString() === new Date().toDateString()) return "";
+  return then.toLocaleDateString("en-GB", { day: "numeric", month: "short", year: "numeric" });
+}
+
 /** "1 request", "1,200 requests". */
 export const counted = (value, noun) => `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
 

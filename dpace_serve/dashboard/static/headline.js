@@ -32,6 +32,11 @@ function gain(speed) {
       {},
       `Estimated tokens per second against no speculation at this load: ${format.percent(Math.abs(change), 0)} ${words}.`,
     ),
+    h(
+      "p",
+      { class: "muted small" },
+      "Tokens and time are counted; the time without speculation is the calibrated one, whose own error is not in the number.",
+    ),
     change < 0 &&
       h("p", { class: "note" }, "Speculation costs time at this load. dpace tune writes a schedule that drafts less here."),
   ];
@@ -54,18 +59,27 @@ function tau(acceptance, champion) {
 }
 
 function cure(speed) {
-  const words =
-    speed === null
-      ? ["The gain in time is estimated while requests run: none of the last minute was timed."]
-      : [
-          "The gain in time is not known: the steps are not calibrated. Measure them with ",
-          h("code", {}, "dpace tune"),
-          " and start with ",
-          h("code", {}, "dpace serve --step-times FILE"),
-          ".",
-        ];
-  return h("p", { class: "note" }, words);
+  return h("p", { class: "note" }, speed === null ? NOT_TIMED : speed.calibrated_batch_sizes ? outside(speed) : uncalibrated());
 }
+
+const NOT_TIMED = "The gain in time is estimated while requests run: none of the last minute was timed.";
+
+function outside({ calibrated_batch_sizes: [smallest, largest] }) {
+  const sizes = smallest === largest ? format.count(smallest) : `${format.count(smallest)} to ${format.count(largest)}`;
+  return [
+    `The gain in time is not known: no step of the last minute was at a measured batch size, which is ${sizes}. Measure others with `,
+    h("code", {}, "dpace tune"),
+    ".",
+  ];
+}
+
+const uncalibrated = () => [
+  "The gain in time is not known: the steps are not calibrated. Measure them with ",
+  h("code", {}, "dpace tune"),
+  " and start with ",
+  h("code", {}, "dpace serve --step-times FILE"),
+  ".",
+];
 
 function facts(acceptance, champion, speed) {
   const reach = format.interval(champion?.tau_low, champion?.tau_high, format.tau);

@@ -16,8 +16,11 @@ const LOST = {
   record: "the record could not be built",
   observe: "the record could not be counted",
   shadow: "the drafts of a challenger could not be compared",
+  verdict: "the record could not be counted for a verdict",
   log: "the line of the acceptance log could not be written",
   capture: "the tokens could not be captured",
+  step: "the time of an engine's step could not be counted",
+  trace: "the record could not be put on the request's trace",
 };
 
 export function notCounted(acceptance) {
@@ -30,8 +33,8 @@ export function notCounted(acceptance) {
     rows.length === 0
       ? h("p", { class: "muted" }, "Every request that ended was counted, and no record was lost.")
       : table(
-          "Records that the statistics leave out",
-          ["|What", "|Why", "Records"],
+          "What the statistics leave out, and what was lost",
+          ["|What", "|Why", "Count"],
           rows.map(([what, why, records]) => [what, why, format.count(records)]),
         ),
     unknown > 0 &&

@@ -17,15 +17,28 @@ export class Refused extends Error {
   }
 }
 
-let apiKey = sessionStorage.getItem(API_KEY);
+let apiKey = storedKey();
 let adminKey = null; // in memory only
 
 export const hasApiKey = () => apiKey !== null;
 
 export function setApiKey(key) {
   apiKey = key;
-  if (key === null) sessionStorage.removeItem(API_KEY);
-  else sessionStorage.setItem(API_KEY, key);
+  try {
+    if (key === null) sessionStorage.removeItem(API_KEY);
+    else sessionStorage.setItem(API_KEY, key);
+  } catch {
+    // It is then in memory only, and asked for again when the page is loaded again.
+  }
+}
+
+/** Storage may be switched off; even to look at it is an error then. */
+function storedKey() {
+  try {
+    return sessionStorage.getItem(API_KEY);
+  } catch {
+    return null;
+  }
 }
 
 export const knownAdminKey = () => adminKey ?? "";
@@ -43,13 +56,13 @@ export async function read(path) {
   }
 }
 
-/** Make a challenger the champion. */
-export const promote = (name, key) =>
-  change("promote", key, { method: "POST", body: JSON.stringify({ name }) });
+/** Make this very challenger the champion: the server refuses another revision of its name. */
+export const promote = (challenger, key) =>
+  change("promote", key, { method: "POST", body: JSON.stringify(challenger) });
 
-/** End a challenger's comparison. */
-export const drop = (name, key) =>
-  change(`drafters/challenger?${new URLSearchParams({ name })}`, key, { method: "DELETE" });
+/** End this very challenger's comparison. */
+export const drop = (challenger, key) =>
+  change(`drafters/challenger?${new URLSearchParams(challenger)}`, key, { method: "DELETE" });
 
 async function change(path, key, request) {
   let response;

@@ -1,4 +1,5 @@
-// Tables with a caption, in a frame that scrolls sideways by itself where the screen is narrow.
+// Tables with a caption. On a narrow screen one scrolls sideways in its frame, which shows at its
+// edge that there is more, or stacks: each row then is a block of labels and values.
 
 import { h, svg } from "./dom.js";
 
@@ -8,34 +9,39 @@ import { h, svg } from "./dom.js";
  * @param caption what it shows
  * @param columns names; one that starts with "|" is of words, set to the left
  * @param rows cells: text, or an element; the first one heads its row
+ * @param narrow what it does on a narrow screen: "scrolls" or "stacks"
  */
-export function table(caption, columns, rows) {
+export function table(caption, columns, rows, narrow = "scrolls") {
   const isWords = columns.map((name) => name.startsWith("|"));
-  const heads = columns.map((name, index) =>
-    h("th", { scope: "col", class: isWords[index] ? "words" : null }, name.replace("|", "")),
+  const names = columns.map((name) => name.replace("|", ""));
+  const heads = names.map((name, index) =>
+    h("th", { scope: "col", role: "columnheader", class: isWords[index] ? "words" : null }, name),
   );
   const cells = (row) =>
     row.map((cell, index) =>
       index === 0
-        ? h("th", { scope: "row", class: isWords[0] ? "words" : null }, cell)
-        : h("td", { class: cell?.classList?.contains("interval") ? "meter" : isWords[index] ? "words" : null }, cell),
+        ? h("th", { scope: "row", role: "rowheader", class: isWords[0] ? "words" : null, "data-label": names[0] }, cell)
+        : h("td", { role: "cell", class: kindOf(cell, isWords[index]), "data-label": names[index] }, cell),
     );
+  // The roles say what the elements are, also where their display no longer does.
   return h(
     "div",
-    { class: "scroll", tabindex: "0", role: "group", "aria-label": caption },
+    { class: narrow === "stacks" ? "scroll stacks" : "scroll", tabindex: "0", role: "group", "aria-label": caption },
     h(
       "table",
-      {},
+      { role: "table" },
       h("caption", {}, h("span", {}, caption)),
-      h("thead", {}, h("tr", {}, heads)),
-      h("tbody", {}, rows.map((row) => h("tr", {}, cells(row)))),
+      h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, heads)),
+      h("tbody", { role: "rowgroup" }, rows.map((row) => h("tr", { role: "row" }, cells(row)))),
     ),
   );
 }
 
+const kindOf = (cell, isWords) => (cell?.classList?.contains("interval") ? "meter" : isWords ? "words" : null);
+
 /** The same behind a line that opens it: what a chart shows, as numbers. */
-export const tableBehind = (caption, columns, rows) =>
-  h("details", {}, h("summary", {}, "The same as a table"), table(caption, columns, rows));
+export const tableBehind = (caption, columns, rows, narrow) =>
+  h("details", {}, h("summary", {}, "The same as a table"), table(caption, columns, rows, narrow));
 
 const WIDTH = 200;
 

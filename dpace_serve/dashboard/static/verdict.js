@@ -125,7 +125,7 @@ function facts({ effect, tau, step_time: stepTime, requests, design, since }) {
     tau && fact("Tau, champion", format.tau(tau.champion.tau), format.interval(tau.champion.low, tau.champion.high, format.tau)),
     fact("Requests", format.count(requests.challenger), design === "split" ? `drawn; champion ${format.count(requests.champion)}` : "the same for both"),
     stepTime && fact("Time of a step", `${format.number(stepTime.ratio, 3)} \u00d7`, stepTime.source === "calibration" ? "calibrated" : "same shape"),
-    fact("So since", format.clock(since), null),
+    fact("Compared since", format.clock(since), format.dateUnlessToday(since)),
   );
 }
 

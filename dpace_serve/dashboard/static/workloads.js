@@ -30,6 +30,7 @@ export function workloads(acceptance, rows) {
       `Tau by workload, with ${format.percent(acceptance.confidence, 0)} intervals`,
       ["|Workload", "|Drafter", "Tau", "Interval", "Requests", `|${format.tau(scale.from)} to ${format.tau(scale.to)}`],
       ordered.map(cells),
+      "stacks",
     ),
     silent.size > 0 &&
       h("p", { class: "muted small" }, `Without a request: ${[...silent].sort().join(", ")}.`),

@@ -141,6 +141,14 @@ def test_damage_inside_dflash_config_is_refused(damaged, refused, dflash, words)
         ({"block_size": 1}, "block_size"),
         ({"num_hidden_layers": 1, "layer_types": ["full_attention"]}, "layers.1."),
         ({"rms_norm_eps": 1e-5}, "rms_norm_eps"),
+        (
+            {
+                "layer_types": ["full_attention", "sliding_attention"],
+                "sliding_window": 16,
+                "use_sliding_window": True,
+            },
+            "vLLM serves with its second model runner only",
+        ),
     ],
 )
 def test_damage_beside_it_is_refused(damaged, refused, values, words):
@@ -154,6 +162,27 @@ def test_a_truncated_weight_file_is_refused(damaged, refused, num_bytes):
     weights.write_bytes(weights.read_bytes()[:num_bytes])
     line = refused("damaged", status=422)
     assert line.startswith("damaged/model.safetensors: ")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda tensors: tensors.pop("layers.1.mlp.down_proj.weight"), "layers.1.mlp.down_proj"),
+        (
+            lambda tensors: tensors.update({"fc.weight": tensors["fc.weight"][:, 1:].clone()}),
+            "fc.weight",
+        ),
+    ],
+    ids=["missing", "of another shape"],
+)
+def test_a_tensor_that_is_not_as_the_configuration_says_is_refused(damaged, refused, damage, words):
+    from safetensors.torch import load_file, save_file
+
+    weights = damaged / "model.safetensors"
+    tensors = load_file(weights)
+    damage(tensors)
+    save_file(tensors, weights, metadata={"format": "pt"})
+    assert words in refused("damaged", status=422)
 
 
 def test_a_drafter_of_a_target_with_another_hidden_size_is_refused(damaged, refused):
@@ -215,7 +244,7 @@ def test_another_revision_than_asked_for_is_refused(damaged, refused):
 
 def test_a_name_of_another_loaded_drafter_is_refused(damaged, refused):
     change(damaged, {"dpace": {"objective": "decay"}})
-    line = refused("damaged", status=409, name="dflash", result="busy")
+    line = refused("damaged", status=409, name="dflash")
     assert "names must differ" in line
 
 

@@ -1,6 +1,7 @@
 """Drafters change while requests run: each ends with those that it began with."""
 
 import concurrent.futures
+import shutil
 import threading
 
 import pytest
@@ -174,6 +175,26 @@ def operations(live):
         (sample.labels["operation"], sample.labels["result"]): sample.value
         for sample in live.samples()["dpace_drafter_swaps_total"]
     }
+
+
+def test_a_retrained_drafter_is_loaded_under_the_name_of_its_retired_forerunner(
+    live, alone, texts, newer
+):
+    live.swap(newer)
+    former = live.slots()[-1]["revision"]
+    live.swap("dpace")
+    shutil.copy(live.root / "dpace" / "model.safetensors", live.root / newer)
+    answer = live.swap(newer)
+    assert answer["drafter"]["name"] == newer
+    assert answer["drafter"]["revision"] != former
+    assert [slot["name"] for slot in live.slots()].count(newer) == 1
+    request_id = live.new_id()
+    live.ask(COMPLETIONS, request_id=request_id, prompt=texts[1], max_tokens=60)
+    alone.ask(COMPLETIONS, prompt=texts[1], max_tokens=60)
+    record = live.records(request_id, 2)[0]
+    assert record["revision"] == answer["drafter"]["revision"]
+    drafted_alike = alone.acceptance(records=1)["records"][-1]
+    assert record["per_step_accepted"] == drafted_alike["per_step_accepted"]
 
 
 def test_a_slot_whose_load_failed_takes_the_next_drafter(live, alone, texts, copy_of):

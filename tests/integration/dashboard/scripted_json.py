@@ -94,7 +94,7 @@ class Counted:
 
 
 def revision_of(name):
-    return hashlib.sha256(name.encode()).hexdigest()[:40]
+    return hashlib.sha256(name.encode()).hexdigest()[:12]
 
 
 def _slot(number, name, role):
@@ -112,7 +112,7 @@ def _slot(number, name, role):
     }
 
 
-def speed(speedup=1.84):
+def speed(speedup=1.84, calibrated_batch_sizes=None):
     rates = [] if speedup is None else [0.05, 0.08, 0.11, 0.15, 0.19, 0.24, 0.3]
     return {
         "window_seconds": 60,
@@ -120,6 +120,7 @@ def speed(speedup=1.84):
         "mean_batch_size": 3.2,
         "step_ms": 21.04,
         "tokens_per_second": 412.0,
+        "calibrated_batch_sizes": [1, 8] if speedup is not None else calibrated_batch_sizes,
         "speedup": speedup,
         "break_even": [{"position": n, "rate": rate} for n, rate in enumerate(rates, start=1)],
     }

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 
 from dpace_serve.dashboard.files import PLOTLY, read_files
 from dpace_serve.dashboard.routes import build_router, public_paths
+from dpace_serve.vllm_engine.admin_routes import ChallengerChoice
 from dpace_serve.vllm_engine.key_guard import PREFIX, KeyGuard
 
 API_KEY, ADMIN_KEY = "an-api-key", "an-admin-key"
@@ -101,17 +102,18 @@ class ScriptedServer:
 
         @app.post("/dpace/promote")
         async def promote(request: Request):
-            return self._changed(["promote", await request.json()])
+            return self._changed("promote", await request.json())
 
         @app.delete("/dpace/drafters/challenger")
         async def drop(request: Request):
-            return self._changed(["drop", dict(request.query_params)])
+            return self._changed("drop", dict(request.query_params))
 
         return app
 
-    def _changed(self, change):
+    def _changed(self, operation, choice):
+        ChallengerChoice.model_validate(choice)  # an error of the page's would be one of the tests'
         if self.refusal is not None:
             status, message = self.refusal
             return JSONResponse({"error": {"message": message}}, status)
-        self.changes.append(change)
-        return {"operation": change[0]}
+        self.changes.append([operation, choice])
+        return {"operation": operation}

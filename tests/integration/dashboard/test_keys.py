@@ -2,9 +2,15 @@
 
 import pytest
 
-from .conftest import CHALLENGER  # noqa: TID252 - tests have no package
+from .conftest import CHALLENGER, CHAMPION  # noqa: TID252 - tests have no package
+from .scripted_json import comparison, revision_of, verdict  # noqa: TID252 - tests have no package
 from .scripted_server import ADMIN_KEY, API_KEY  # noqa: TID252 - tests have no package
 
+NO_STORAGE = """for (const name of ["sessionStorage", "localStorage"]) {
+  Object.defineProperty(window, name, {
+    get() { throw new DOMException("Access is denied for this document.", "SecurityError"); },
+  });
+}"""
 STORED = "() => JSON.stringify([{...sessionStorage}, {...localStorage}, document.cookie])"
 
 
@@ -57,6 +63,24 @@ def test_the_api_key_lasts_as_long_as_the_tab_and_can_be_forgotten(locked, open_
     assert API_KEY not in page.page.evaluate(STORED)
 
 
+def test_where_nothing_may_be_stored_the_key_is_kept_in_memory(locked, counted, open_page):
+    page = open_page(before=lambda page: page.page.add_init_script(NO_STORAGE))
+    page.page.locator("#key-dialog[open]").wait_for()
+    give_key(page, API_KEY)
+    page.wait_for_requests(40)
+    counted.add(2)
+    page.next_round()
+    page.wait_for_requests(42)
+    assert page.page.locator("#key-dialog").is_hidden()
+    page.page.get_by_role("button", name="Forget key").click()
+    page.page.locator("#key-dialog[open]").wait_for()
+
+
+def test_where_nothing_may_be_stored_an_open_server_shows_its_numbers(shadowed, open_page):
+    page = open_page(before=lambda page: page.page.add_init_script(NO_STORAGE)).wait_for_numbers()
+    assert "Live" in page.text("#connection")
+
+
 def test_who_closes_the_question_for_the_key_can_come_back_to_it(locked, open_page):
     page = open_page()
     page.page.locator("#key-dialog[open]").wait_for()
@@ -69,22 +93,41 @@ def test_who_closes_the_question_for_the_key_can_come_back_to_it(locked, open_pa
     assert page.page.locator("#banner").is_hidden()
 
 
-def test_a_promotion_is_sent_with_the_admin_key_and_the_name(shadowed, open_page):
+def test_a_promotion_is_sent_with_the_admin_key_the_name_and_the_revision(shadowed, open_page):
     page = open_page().wait_for_numbers()
     open_change(page)
     assert f"Make {CHALLENGER} the champion?" in page.text("#admin-dialog")
     confirm(page, ADMIN_KEY)
     page.page.locator("#admin-dialog").wait_for(state="hidden")
-    assert shadowed.changes == [["promote", {"name": CHALLENGER}]]
+    meant = {"name": CHALLENGER, "revision": revision_of(CHALLENGER)}
+    assert shadowed.changes == [["promote", meant]]
     page.wait_for_text("#announcements", "Promote daring: done.")
 
 
-def test_a_challenger_is_dropped_by_its_name(shadowed, open_page):
+def test_a_challenger_is_dropped_by_its_name_and_revision(shadowed, open_page):
     page = open_page().wait_for_numbers()
     open_change(page, "Drop")
     confirm(page, ADMIN_KEY, "Drop")
     page.page.locator("#admin-dialog").wait_for(state="hidden")
-    assert shadowed.changes == [["drop", {"name": CHALLENGER}]]
+    meant = {"name": CHALLENGER, "revision": revision_of(CHALLENGER)}
+    assert shadowed.changes == [["drop", meant]]
+
+
+def test_what_is_promoted_is_what_the_question_showed_also_if_its_name_has_passed_on(
+    shadowed, open_page
+):
+    page = open_page().wait_for_numbers()
+    open_change(page)
+    seen = revision_of(CHALLENGER)
+    assert f"Revision {seen}." in page.text("#admin-dialog")
+    successor = comparison(CHALLENGER)
+    successor["challenger"]["revision"] = "0f0f0f0f0f0f"
+    shadowed.answers["verdict"] = verdict(CHAMPION, successor)
+    page.next_round()
+    page.page.locator(".verdict code", has_text="0f0f0f0f").wait_for()
+    confirm(page, ADMIN_KEY)
+    page.page.locator("#admin-dialog").wait_for(state="hidden")
+    assert shadowed.changes == [["promote", {"name": CHALLENGER, "revision": seen}]]
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,42 @@ def test_on_a_phone_the_page_does_not_scroll_sideways(shadowed, open_page):
     require_no_sideways_scrolling(page)
 
 
+@pytest.mark.parametrize("part", ["workloads", "drafters"])
+def test_on_a_phone_every_value_of_a_table_is_in_sight_under_its_name(shadowed, open_page, part):
+    page = open_page(**PHONE).wait_for_numbers().draw_charts()
+    frame = page.page.locator(f"#{part} .scroll")
+    right = frame.evaluate("(frame) => frame.getBoundingClientRect().right")
+    cells = frame.locator("tbody th, tbody td")
+    assert cells.count() >= 18
+    assert all(box["x"] >= 0 and box["x"] + box["width"] <= right + 1 for box in boxes(cells))
+    labels = cells.evaluate_all(
+        "(cells) => cells.map((cell) => getComputedStyle(cell, '::before').content)"
+    )
+    heads = frame.locator("thead th").evaluate_all("(heads) => heads.map((h) => h.textContent)")
+    assert all(f'"{head}' in labels[place] for place, head in enumerate(heads))
+    interval = frame.get_by_role("columnheader", name="Interval")
+    assert interval.count() == (part == "workloads")
+    assert frame.get_by_role("row").count() == 1 + frame.locator("tbody tr").count()
+    assert frame.get_by_role("cell").count() == frame.locator("tbody td").count()
+
+
+def boxes(elements):
+    return [element.bounding_box() for element in elements.all()]
+
+
+def test_a_table_that_is_cut_shows_it_and_scrolls_by_keyboard(shadowed, open_page):
+    page = open_page(**PHONE).wait_for_numbers().draw_charts()
+    page.page.locator(".verdict summary").click()
+    frame = page.page.locator(".verdict .scroll")
+    assert frame.evaluate("(frame) => frame.scrollWidth > frame.clientWidth + 20")
+    edges = frame.evaluate("(frame) => getComputedStyle(frame).backgroundAttachment")
+    assert edges == "local, local, scroll, scroll"
+    frame.focus()
+    for _ in range(10):
+        page.page.keyboard.press("ArrowRight")
+    page.wait_until("() => document.querySelector('.verdict .scroll').scrollLeft > 20")
+
+
 def test_long_names_do_not_make_a_phone_scroll_sideways(crowded, open_page):
     page = open_page(**PHONE).wait_for_numbers().draw_charts()
     require_no_sideways_scrolling(page)

@@ -2,6 +2,9 @@
 
 import pytest
 
+from dpace_serve.acceptance.exclusion import EXCLUSION_REASONS
+from dpace_serve.metrics.labels import EXPORT_STAGES
+
 from .conftest import CHALLENGER, CHAMPION  # noqa: TID252 - tests have no package
 from .scripted_json import (  # noqa: TID252 - tests have no package
     Counted,
@@ -48,6 +51,7 @@ def test_the_gain_is_the_headline_with_what_it_was_measured_on(shadowed, open_pa
     headline = page.text("#headline")
     for words in ("1.84 ×", "84 % faster", "412", "3.2", "21.0 ms", "over 812 steps", "last 60"):
         assert words in headline
+    assert "whose own error is not in the number" in headline
 
 
 def test_a_loss_is_called_a_loss(shadowed, counted, open_page):
@@ -71,6 +75,18 @@ def test_without_a_gain_the_headline_is_tau_and_how_to_get_the_gain(
     assert cure in page.text("#headline .note")
 
 
+@pytest.mark.parametrize(("sizes", "words"), [([1, 8], "which is 1 to 8"), ([4, 4], "which is 4.")])
+def test_a_batch_outside_of_the_measured_ones_is_not_called_uncalibrated(
+    shadowed, counted, open_page, sizes, words
+):
+    given = speed(None, calibrated_batch_sizes=sizes)
+    shadowed.answers["acceptance"] = counted.acceptance(speed=given)
+    note = open_page().wait_for_numbers().text("#headline .note")
+    assert "no step of the last minute was at a measured batch size" in note
+    assert words in note
+    assert "not calibrated" not in note
+
+
 @pytest.mark.parametrize(
     ("decision", "word"), [("promote", "Promote"), ("hold", "Hold"), ("rollback", "Roll back")]
 )
@@ -87,6 +103,25 @@ def test_a_verdict_shows_its_reason_and_its_numbers(shadowed, open_page):
     assert "daring gives +4.3% tokens per second" in card
     for words in ("+4.3 %", "[+2.1 %, +6.5 %]", "2.83", "[2.71, 2.94]", "412", "1.000 ×"):
         assert words in card
+
+
+@pytest.mark.parametrize(
+    ("now", "since"),
+    [
+        (1_790_000_180 + 3600, "14:16:20"),  # 2026-09-21 14:16:20 UTC
+        (1_790_000_180 + 86_400, "14:16:20 21 Sept 2026"),
+        (1_790_000_180 + 9 * 3600 + 2620, "14:16:20 21 Sept 2026"),  # 0:00:00 of the next day
+    ],
+)
+def test_a_comparison_says_since_when_and_its_date_where_that_is_not_today(
+    shadowed, open_page, now, since
+):
+    def set_clock(page):
+        page.page.clock.set_system_time(now)
+
+    page = open_page(before=set_clock, timezone_id="UTC").wait_for_numbers()
+    fact = page.page.locator(".verdict .facts > div").filter(has_text="Compared since")
+    assert fact.locator("dd").inner_text().split() == since.split()
 
 
 def test_without_step_times_the_lift_is_that_of_tau(shadowed, open_page):
@@ -115,12 +150,15 @@ def test_every_chart_is_drawn_and_every_table_says_the_same(shadowed, counted, o
     assert page.page.locator(".chart.empty").count() == 0
     page.page.locator("#positions summary").first.click()
     cells = page.page.locator("#positions tbody tr").first.locator("td").all_inner_texts()
-    rates = [
-        f"{100 * row['accepted_per_position'][0]:.1f} %"
-        for row in counted.acceptance()["drafters"]
-        if "workload" not in row
-    ]
-    assert [cell.replace("\xa0", " ") for cell in cells] == [*rates, "5.0 %"]
+    expected = []
+    for row in counted.acceptance()["drafters"]:
+        if "workload" not in row:
+            rate, low, high = (
+                f"{100 * row[f'accepted_per_position{bound}'][0]:.1f} %"
+                for bound in ("", "_low", "_high")
+            )
+            expected += [rate, f"[{low}, {high}]"]
+    assert [cell.replace("\xa0", " ") for cell in cells] == [*expected, "5.0 %"]
 
 
 def test_a_break_even_line_outside_of_the_chart_is_at_its_edge(shadowed, counted, open_page):
@@ -175,6 +213,18 @@ def test_what_was_left_out_is_counted_in_words(shadowed, counted, open_page):
     page = open_page().wait_for_numbers()
     assert "could not be written" in page.text("#not-counted")
     assert "1 request named an unknown workload" in page.text("#not-counted")
+
+
+def test_everything_that_can_be_left_out_or_lost_has_words(shadowed, counted, open_page):
+    given = counted.acceptance(speed=speed())
+    given["excluded"] = dict.fromkeys(EXCLUSION_REASONS, 3)
+    given["export_errors"] = dict.fromkeys(EXPORT_STAGES, 2)
+    shadowed.answers["acceptance"] = given
+    page = open_page().wait_for_numbers()
+    rows = page.page.locator("#not-counted tbody tr")
+    whys = rows.locator("td:nth-child(2)").all_inner_texts()
+    assert len(whys) == len(set(whys)) == len(EXCLUSION_REASONS) + len(EXPORT_STAGES)
+    assert all(" " in why for why in whys), whys  # a name of the code is one word
 
 
 def test_a_split_says_so(server, open_page):

@@ -26,16 +26,20 @@ def test_each_question_is_the_documented_request():
     ours.show()
     ours.swap("d", name=None, revision="ab")
     ours.challenge("d", name="n", revision=None)
-    ours.promote(None)
-    ours.drop("n")
-    ours.drop(None)
+    ours.promote(None, revision=None)
+    ours.promote("n", revision="ab")
+    ours.drop("n", revision=None)
+    ours.drop("n", revision="ab")
+    ours.drop(None, revision=None)
     base = "http://test/behind/dpace"
     assert asked == [
         ("GET", f"{base}/drafters", None),
         ("PUT", f"{base}/drafters/champion", {"folder": "d", "revision": "ab"}),
         ("PUT", f"{base}/drafters/challenger", {"folder": "d", "name": "n"}),
         ("POST", f"{base}/promote", {}),
+        ("POST", f"{base}/promote", {"name": "n", "revision": "ab"}),
         ("DELETE", f"{base}/drafters/challenger?name=n", None),
+        ("DELETE", f"{base}/drafters/challenger?name=n&revision=ab", None),
         ("DELETE", f"{base}/drafters/challenger", None),
     ]
 
@@ -52,7 +56,7 @@ def test_a_refusal_keeps_its_status_and_is_one_line():
     error = {"error": {"message": "busy.\nTry\x1b[31m later.", "code": 409}}
     ours = client(lambda _: httpx2.Response(409, json=error))
     with pytest.raises(SwapError, match=r"^busy\. Try \[31m later\.$") as caught:
-        ours.promote(None)
+        ours.promote(None, revision=None)
     assert caught.value.status == 409
 
 

@@ -154,11 +154,21 @@ def test_a_swap_is_one_line(server, capsys):
         (["promote", "b"], "POST", "/dpace/promote"),
         (["drop"], "DELETE", "/dpace/drafters/challenger"),
         (["drop", "b"], "DELETE", "/dpace/drafters/challenger?name=b"),
+        (
+            ["drop", "b", "--revision", "ba98"],
+            "DELETE",
+            "/dpace/drafters/challenger?name=b&revision=ba98",
+        ),
     ],
 )
 def test_each_command_asks_its_route(server, arguments, method, path):
     assert dpace(*arguments, "--url", server.url) == 0
     assert server.asked[0][:2] == (method, path)
+
+
+def test_a_promotion_can_name_the_revision_that_is_meant(server):
+    assert dpace("promote", "b", "--revision", "ba98", "--url", server.url) == 0
+    assert json.loads(server.asked[0][3]) == {"name": "b", "revision": "ba98"}
 
 
 def test_the_key_comes_from_the_file_first(server, tmp_path):

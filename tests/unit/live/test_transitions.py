@@ -144,6 +144,33 @@ def test_the_same_drafter_is_found_and_another_of_its_name_refused(fleet, candid
     assert "revision r1 is loaded as b too" in str(error)
 
 
+def test_a_retired_drafter_makes_room_for_another_of_its_name(fleet, candidate):
+    """Its slot is taken, though another one has been retired for longer."""
+    hosted = fleet("b", spare=1)
+    load(hosted, candidate("c"))  # retires a in slot 0
+    hosted.drop("b")
+    newer = candidate("b", "r2")
+    assert hosted.seat(newer) is None
+    slot = hosted.reserve(newer.config, name="b")
+    hosted.install(slot, newer, Role.CHALLENGER)
+    assert slot == 1
+    assert roles(hosted) == [("retired", "a"), ("challenger", "b"), ("champion", "c")]
+    assert hosted.challengers[0].revision == "r2"
+
+
+def test_a_retired_namesake_of_another_slot_is_forgotten_once_the_newer_one_is_there(
+    fleet, candidate
+):
+    hosted = fleet("b", spare=1)
+    hosted.drop("b")
+    newer = candidate("b", "r2")
+    slot = hosted.reserve(newer.config, name="b")  # an empty slot costs nothing if loading fails
+    assert slot == 2
+    assert roles(hosted)[1] == ("retired", "b")
+    hosted.install(slot, newer, Role.CHALLENGER)
+    assert roles(hosted) == [("champion", "a"), ("empty", None), ("challenger", "b")]
+
+
 def test_a_drafter_may_be_compared_with_itself_under_another_name(fleet, candidate):
     hosted = fleet()
     load(hosted, candidate("again", "r1"), Role.CHALLENGER)
@@ -208,3 +235,18 @@ def test_which_challenger_must_be_clear(fleet, name, challengers, asked, status,
     assert error.status == status
     assert text in str(error)
     assert hosted.drafters() == before
+
+
+@pytest.mark.parametrize("name", ["promote", "drop"])
+def test_another_revision_under_the_same_name_is_not_taken_for_the_one_that_is_meant(
+    fleet, candidate, name
+):
+    hosted = fleet()
+    load(hosted, candidate("b", "fedcba987654"), Role.CHALLENGER)
+    before = hosted.drafters()
+    for asked in ("b", None):
+        error = refusal(getattr(hosted, name), asked, "0123")
+        assert error.status == 409
+        assert "the revision of b must start with 0123, is fedcba987654" in str(error)
+    assert hosted.drafters() == before
+    assert getattr(hosted, name)("b", "fedc") == 1

@@ -100,6 +100,8 @@ def test_a_batch_that_was_not_calibrated_enters_neither_side_of_the_speedup(regi
     metrics.observe_step(DecodeStep(9.0, 5, 5))
     assert value(registry, "decode_seconds") == 0.020 + 9.0
     assert value(registry, "calibrated_decode_seconds") == 0.020
+    assert value(registry, "decode_steps") == 2
+    assert value(registry, "calibrated_decode_steps") == 1
     assert metrics.snapshot()["speed"]["speedup"] == pytest.approx(0.030 / 0.020)
 
 
@@ -109,11 +111,20 @@ def test_without_a_calibrated_step_there_is_no_speedup_and_no_line(registry, clo
     metrics.observe_step(DecodeStep(9.0, 5, 5))
     speed = metrics.snapshot()["speed"]
     assert (speed["speedup"], speed["break_even"]) == (None, [])
+    assert speed["calibrated_batch_sizes"] == [1, 4]
+
+
+def test_a_server_without_step_times_is_told_from_one_whose_batches_are_outside(registry, clock):
+    metrics = started(registry, clock, step_times=None)
+    metrics.observe_step(DecodeStep(9.0, 5, 5))
+    speed = metrics.snapshot()["speed"]
+    assert (speed["speedup"], speed["calibrated_batch_sizes"]) == (None, None)
 
 
 def test_series_begin_at_0_and_calibrated_ones_only_with_a_calibration(registry, clock):
     started(registry, clock)
     assert value(registry, "decode_steps") == value(registry, "plain_decode_seconds") == 0
+    assert value(registry, "calibrated_decode_steps") == 0
     assert value(registry, "calibrated_step_seconds", num_draft_tokens="0") == 0
     other = CollectorRegistry()
     metrics = started(other, clock, step_times=None)
@@ -140,6 +151,7 @@ def test_the_speed_has_the_sums_of_the_last_minute(registry, clock):
         "mean_batch_size": 2.5,
         "step_ms": pytest.approx(25.0),
         "tokens_per_second": pytest.approx(200.0),
+        "calibrated_batch_sizes": [1, 4],
     }
     clock.time += 60
     assert metrics.snapshot()["speed"] is None

@@ -120,6 +120,21 @@ def test_operations_are_counted_by_how_they_ended(registry, metrics):
     }
 
 
+def test_draws_of_a_split_are_counted_by_arm_from_0(registry, metrics):
+    def drawn():
+        name = "dpace_split_requests_total"
+        return [registry.get_sample_value(name, {"arm": a}) for a in ("champion", "challenger")]
+
+    assert drawn() == [0, 0]
+    for arm in ("champion", "challenger", "champion"):
+        metrics.count_split(arm)
+    assert drawn() == [2, 1]
+    with pytest.raises(ValueError, match="champion, challenger, got shadow"):
+        metrics.count_split("shadow")
+    assert drawn() == [2, 1]
+    assert registry.get_sample_value("dpace_split_requests_total", {"arm": "shadow"}) is None
+
+
 def test_the_champion_has_the_share_that_challengers_leave(registry, metrics):
     def shares():
         name = "dpace_split_share"

@@ -29,8 +29,9 @@ class Bench:
 
     def __init__(self, *, num_challengers, mode="shadow", allows_choice=False):
         challengers = [candidate(f"other{number}") for number in range(num_challengers)]
+        self.registry = CollectorRegistry()
         self.metrics = AcceptanceMetrics(
-            CollectorRegistry(), workloads=["json"], num_draft_tokens=7, method="dflash"
+            self.registry, workloads=["json"], num_draft_tokens=7, method="dflash"
         )
         for drafter in (candidate("dpace"), *challengers):
             arms = ["champion", "challenger", "shadow"]

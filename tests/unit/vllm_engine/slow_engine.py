@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from array import array
 from types import SimpleNamespace
 
 from dpace_serve.demo import bundle
@@ -10,7 +11,8 @@ from dpace_serve.demo import bundle
 PROMPT = [1, 2, 3]
 # The first token comes with the prompt, the step accepts 4 of 7 and adds a bonus token.
 ANSWER = [9, 11, 12, 13, 14, 15]
-SHADOW_DRAFTS = [(3, [11, 12, 0, 0, 0, 0, 0])]  # after token 9, at position 3: 2 accepted
+# After token 9, at position 3, with 7 tokens as the worker packs them: 2 accepted.
+SHADOW_DRAFTS = array("i", [3, 7, 11, 12, 0, 0, 0, 0, 0]).tobytes()
 
 
 class SlowEngine:
@@ -57,7 +59,7 @@ class SlowEngine:
         if self.is_stopping.is_set():
             raise RuntimeError("Server shutting down")
         self.events.append("drafts")
-        return [{key: {1: SHADOW_DRAFTS} for key in args[0]}]
+        return [({key: {1: SHADOW_DRAFTS} for key in args[0]}, [])]  # none is left
 
     def shutdown(self, timeout=None):
         self.events.append("shutdown")

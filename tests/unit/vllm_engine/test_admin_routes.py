@@ -137,6 +137,38 @@ async def test_a_drafter_is_swapped_in_and_a_challenger_compared_promoted_and_dr
     assert await server.names() == [("retired", "dflash"), ("champion", "dpace")]
 
 
+async def test_a_challenger_that_was_replaced_under_its_name_is_neither_promoted_nor_dropped(
+    server, root
+):
+    shutil.copytree(drafter_folder("dflash"), root / "other")
+    retrained = shutil.copytree(root / "dpace", root / "retrained")
+    _change_one_byte(retrained / "model.safetensors")
+    seen = {"name": "dpace", "revision": describe(root / "dpace").revision}
+    # Another one takes its slot, so that the server forgets it, and a third one its name.
+    for folder, name in (("dpace", "dpace"), ("other", "other"), ("retrained", "dpace")):
+        await server.ask("DELETE", "/dpace/drafters/challenger")
+        body = {"folder": folder, "name": name}
+        loaded = await server.ask("PUT", "/dpace/drafters/challenger", json=body)
+        assert loaded.status_code == 200
+    before = await server.names()
+    assert before == [("champion", "dflash"), ("challenger", "dpace")]
+    for response in (
+        await server.ask("POST", "/dpace/promote", json=seen),
+        await server.ask("DELETE", "/dpace/drafters/challenger", params=seen),
+    ):
+        assert response.status_code == 409
+        assert "the revision of dpace must start with" in error_of(response)
+    assert await server.names() == before
+    now = {"name": "dpace", "revision": describe(retrained).revision[:4]}
+    assert (await server.ask("POST", "/dpace/promote", json=now)).status_code == 200
+
+
+def _change_one_byte(file):
+    content = bytearray(file.read_bytes())
+    content[-4] ^= 1
+    file.write_bytes(content)
+
+
 @pytest.mark.parametrize(("method", "path"), CHANGES)
 @pytest.mark.parametrize("key", [None, "", READ, "wrong", "admin-key2", "Admin-Key"])
 async def test_only_the_admin_key_changes_anything(server, method, path, key):
@@ -239,9 +271,10 @@ async def test_a_malformed_body_is_422_in_one_line(server, body, text):
 async def test_a_malformed_choice_is_422(server):
     response = await server.ask("DELETE", "/dpace/drafters/challenger", params={"nam": "a"})
     assert response.status_code == 422
-    assert "only these keys are known: name" in error_of(response)
-    response = await server.ask("POST", "/dpace/promote", json={"name": "a b"})
-    assert response.status_code == 422
+    assert "only these keys are known: name, revision" in error_of(response)
+    for choice in ({"name": "a b"}, {"revision": ""}, {"revision": "XYZ"}, {"revision": 31}):
+        response = await server.ask("POST", "/dpace/promote", json=choice)
+        assert response.status_code == 422
 
 
 async def test_a_body_is_cut_off_while_it_is_read(server):

@@ -10,7 +10,7 @@ import pytest
 from dpace_serve.demo import bundle
 from dpace_serve.errors import CheckpointError, ConfigError, EngineError
 from dpace_serve.serve_config import ServeConfig
-from dpace_serve.vllm_engine import plugin, server, start_checks
+from dpace_serve.vllm_engine import model_runner, plugin, server, start_checks
 
 
 def test_an_occupied_port_is_refused_first():
@@ -69,6 +69,28 @@ def test_the_model_runner_that_we_do_not_serve_with_is_refused(monkeypatch):
     monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "1")
     with pytest.raises(ConfigError, match="VLLM_USE_V2_MODEL_RUNNER must be 0"):
         server._set_environment()
+
+
+@pytest.mark.parametrize("given", [{}, {"VLLM_USE_V2_MODEL_RUNNER": "0"}])
+def test_the_model_runner_that_drafters_need_is_selected_for_all_processes(given):
+    environment = {"PATH": "/bin", **given}
+    model_runner.select_v1_runner(environment)
+    assert environment == {"PATH": "/bin", "VLLM_USE_V2_MODEL_RUNNER": "0"}
+
+
+@pytest.mark.parametrize("asked", ["1", "true", ""])
+def test_an_operator_who_asks_for_the_other_model_runner_is_not_overruled(asked):
+    environment = {"VLLM_USE_V2_MODEL_RUNNER": asked}
+    with pytest.raises(ConfigError, match="Unset it, or set it to 0"):
+        model_runner.select_v1_runner(environment)
+    assert environment == {"VLLM_USE_V2_MODEL_RUNNER": asked}
+
+
+def test_the_selection_is_told_where_there_is_another_model_runner_to_choose():
+    line = model_runner.selection_line(has_triton=True)
+    assert line.startswith("serving with vLLM's V1 model runner (VLLM_USE_V2_MODEL_RUNNER=0)")
+    assert "\n" not in line
+    assert model_runner.selection_line(has_triton=False) is None
 
 
 @pytest.mark.parametrize("version", ["0.32.0", "0.32.1rc1"])

@@ -231,6 +231,7 @@ async def test_a_request_that_would_end_the_engine_never_reaches_it(make_bench):
         (token_prompt(), params(n=2)),
         (token_prompt(), params(structured=object())),
         ({"type": "embeds", "prompt_embeds": object()}, params()),
+        ({**token_prompt(), "type": "multimodal", "mm_kwargs": {"image": [object()]}}, params()),
         ("streamed", params()),
     ],
 )

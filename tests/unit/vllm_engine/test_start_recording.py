@@ -144,8 +144,8 @@ async def test_a_request_that_outlives_many_swaps_is_counted_for_the_drafter_it_
         async for output in answer_once(prompt, sampling_params, request_id):
             yield output
 
-    async def load(method, args):
-        return [("worker", "")]
+    async def load(method, args=()):
+        return [""] if method == "dpace_drafter_verdict" else [(0.0, "")]
 
     engine.generate, engine.collective_rpc = answer_late, load
     config = ServeConfig(

@@ -1,6 +1,7 @@
 """A served challenger, scraped by a real Prometheus with the shipped rules, and known traffic.
 
-The server is gone when the tests run: all queries are asked for the moment after its last request.
+The server is gone when the tests run. Queries are asked for the moment of its last scrape: there
+`increase` over everything is exact, because every series began at 0 and none is extrapolated.
 """
 
 import contextlib
@@ -12,7 +13,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,95 +20,15 @@ import httpx2
 import pytest
 import yaml
 
-from dpace_serve.acceptance.moments import AcceptanceMoments
 from dpace_serve.demo import bundle
 from dpace_serve.drafter import checkpoint
+from tests.engine.live.watched.watched_server import NUM_DRAFT_TOKENS, STEP_MS, Watched
 
 SHIPPED = Path(__file__).parents[4] / "deploy" / "prometheus"
-NUM_DRAFT_TOKENS = 7
 WORKLOADS = ("code", "json", "sql")
 NUM_VERDICT_REQUESTS = 32
 """Short requests that bring the pairs above the least number that a verdict asks for."""
 WAIT_SECONDS = 60
-STEP_MS = {length: 20.0 + 3 * length for length in range(NUM_DRAFT_TOKENS + 1)}
-"""Made-up calibrated step times, the same at each batch size, so that break-even can be told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """What the server said of its traffic, and Prometheus' answers about it.
-
-    Attributes:
-        prometheus: Client of Prometheus.
-        start: Time before the first request.
-        end: Time after the last, when all of it was scraped and the rules were evaluated.
-        records: The acceptance log.
-        acceptance: GET /dpace/acceptance at the end.
-        verdict: GET /dpace/verdict at the end.
-        samples: Samples of /metrics at the end, by name.
-        rules: What Prometheus said of its rules at the end.
-    """
-
-    prometheus: httpx2.Client
-    start: float
-    end: float
-    records: list[dict[str, Any]]
-    acceptance: dict[str, Any]
-    verdict: dict[str, Any]
-    samples: dict[str, list[Any]]
-    rules: list[dict[str, Any]]
-
-    def counted(self, **labels: str) -> list[dict[str, Any]]:
-        """Records in the statistics with these values."""
-        return [
-            record
-            for record in self.records
-            if record["excluded"] is None
-            and all(record[label] == value for label, value in labels.items())
-        ]
-
-    def moments(self, **labels: str) -> AcceptanceMoments:
-        return AcceptanceMoments.from_pairs(
-            (sum(record["per_step_accepted"]), len(record["per_step_accepted"]))
-            for record in self.counted(**labels)
-        )
-
-    def steps_at(self, position: int, what: str, **labels: str) -> int:
-        """Steps whose drafts, or accepted drafts, reach this position."""
-        return sum(
-            length >= position
-            for record in self.counted(**labels)
-            for length in record[f"per_step_{what}"]
-        )
-
-    def ask(self, expression: str) -> list[dict[str, Any]]:
-        """Series of an instant query at the end."""
-        return self._data("query", query=expression, time=self.end)["result"]
-
-    def ask_range(self, expression: str) -> list[dict[str, Any]]:
-        """Series from start to end, a value each second."""
-        given = {"query": expression, "start": self.start, "end": self.end, "step": 1}
-        return self._data("query_range", **given)["result"]
-
-    def value(self, expression: str) -> float:
-        (series,) = self.ask(expression)
-        return float(series["value"][1])
-
-    def label_values(self, selector: str, label: str) -> list[str]:
-        return self._data(f"label/{label}/values", **{"match[]": selector})
-
-    def sample(self, name: str, **labels: str) -> float:
-        """Sum of the samples of /metrics with these labels."""
-        return sum(
-            sample.value
-            for sample in self.samples[name]
-            if all(sample.labels[label] == value for label, value in labels.items())
-        )
-
-    def _data(self, path: str, **params: Any) -> Any:
-        response = self.prometheus.get(f"/api/v1/{path}", params=params)
-        assert response.status_code == 200, (params, response.text)
-        return response.json()["data"]
 
 
 @pytest.fixture(scope="session")
@@ -135,7 +55,9 @@ def watched_split(open_live_server, texts, tmp_path_factory) -> Iterator[Watched
 
 
 @contextlib.contextmanager
-def _watching(server, folder: Path, send: Callable[[Any], None]) -> Iterator[Watched]:
+def _watching(
+    server, folder: Path, send: Callable[[Any], list[dict[str, Any]]]
+) -> Iterator[Watched]:
     if shutil.which("prometheus") is None:
         pytest.skip("prometheus is not installed")
     with contextlib.ExitStack() as stack:
@@ -144,8 +66,7 @@ def _watching(server, folder: Path, send: Callable[[Any], None]) -> Iterator[Wat
             # From the first request on: series that began at 0 need no extrapolation backwards.
             _wait_for(client, "count(dpace_acceptance_requests_total == 0) > 0")
             start = time.time()
-            send(live)
-            found = _watched(live, client, start)
+            found = _watched(live, client, start, send(live))
         yield found
 
 
@@ -234,7 +155,7 @@ def _wait_until(is_right: Callable[[], Any], describe: Callable[[], str]) -> Non
         time.sleep(0.2)
 
 
-def _send(live, texts) -> None:
+def _send(live, texts) -> list[dict[str, Any]]:
     """Requests of three workloads in batches, some by the challenger, and what is left out."""
     asked = [
         {
@@ -258,19 +179,29 @@ def _send(live, texts) -> None:
     asked.append({"prompt": texts[0], "max_tokens": 16, "vllm_xargs": {"dpace_workload": "new"}})
     asked.append({"prompt": texts[0], "max_tokens": 16, "n": 2, "temperature": 1})
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda body: live.ask("/v1/completions", **body), asked))
+        answers = list(pool.map(lambda body: live.ask("/v1/completions", **body), asked))
     refused = live.admin.put("/dpace/drafters/challenger", json={"folder": "absent"})
     assert refused.status_code == 404
+    return answers
 
 
-def _draw(live, texts) -> None:
-    """Short requests whose ids decide who serves them."""
+def _draw(live, texts) -> list[dict[str, Any]]:
+    """Short requests whose ids decide who serves them, and some that choose the challenger."""
     asked = [{"prompt": texts[index % len(texts)], "max_tokens": 4} for index in range(120)]
+    asked += [
+        {
+            "request_id": f"chosen-{index}",
+            "prompt": texts[index % len(texts)],
+            "max_tokens": 4,
+            "vllm_xargs": {"dpace_drafter": "dflash"},
+        }
+        for index in range(60)
+    ]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda body: live.ask("/v1/completions", **body), asked))
+        return list(pool.map(lambda body: live.ask("/v1/completions", **body), asked))
 
 
-def _watched(live, client: httpx2.Client, start: float) -> Watched:
+def _watched(live, client: httpx2.Client, start: float, answers: list[dict[str, Any]]) -> Watched:
     live.wait_until_idle()
     live.wait_for(live.samples, lambda found: _num_ended(found) >= len(live.logged()))
     samples = live.samples()
@@ -278,16 +209,31 @@ def _watched(live, client: httpx2.Client, start: float) -> Watched:
     _wait_for(client, f"sum(dpace_acceptance_requests_total) == {requests}")
     time.sleep(3)  # three more scrapes, and the rules after them
     rules = client.get("/api/v1/rules").json()["data"]["groups"]
+    end = _ask(client, 'max(timestamp(dpace_export_errors_total{stage="log"}))')
+    num_scrapes = _ask(client, f"count_over_time(dpace_workload_unknown_total[1h] @ {end})")
+    first = _ask(client, f"min_over_time(timestamp(dpace_workload_unknown_total)[1h:1s] @ {end})")
+    interval = (end - first) / (num_scrapes - 1)
     return Watched(
-        client,
-        start,
-        time.time(),
-        live.logged(),
-        live.served.acceptance(),
-        live.client.get("/dpace/verdict").json(),
-        live.samples(),
-        [rule for group in rules for rule in group["rules"]],
+        prometheus=client,
+        start=start,
+        end=end,
+        # To the end of a range that lies up to 1.1 scrapes after the last one.
+        most_extrapolated=1 + 1.1 * interval / (end - first - 2 * interval),
+        answers=answers,
+        instance=live.client.base_url.netloc.decode(),
+        records=live.logged(),
+        acceptance=live.served.acceptance(),
+        verdict=live.client.get("/dpace/verdict").json(),
+        slots=live.slots(),
+        samples=live.samples(),
+        rules=[rule for group in rules for rule in group["rules"]],
     )
+
+
+def _ask(client: httpx2.Client, expression: str) -> float:
+    data = client.get("/api/v1/query", params={"query": expression}).json()["data"]
+    (series,) = data["result"]
+    return float(series["value"][1])
 
 
 def _num_ended(samples: dict[str, list[Any]]) -> float:
