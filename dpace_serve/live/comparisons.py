@@ -58,6 +58,8 @@ class Comparisons:
         """The verdict on each challenger, in the order of their slots."""
         return [
             ChallengerVerdict(
+                comparison.rivals.champion.name,
+                comparison.rivals.champion.revision,
                 comparison.rivals.challenger.name,
                 comparison.rivals.challenger.revision,
                 comparison.verdict,

@@ -86,6 +86,11 @@ class Fleet:
         """Who is compared with the champion, in the order of their slots."""
         return tuple(slot.occupant for slot in self._with_role(Role.CHALLENGER))
 
+    @property
+    def hosted(self) -> tuple[HostedDrafter, ...]:
+        """Every drafter that is loaded, retired ones too, whose requests may still run."""
+        return tuple(slot.drafter for slot in self._slots if slot.drafter is not None)
+
     def rivals(self) -> tuple[Rivals, ...]:
         """The champion beside each challenger, in the order of the challengers' slots."""
         champion, challengers = self._champion, self._with_role(Role.CHALLENGER)

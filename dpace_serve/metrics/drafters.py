@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from dpace_serve.acceptance.arm import ARMS, Arm
 from dpace_serve.acceptance.counts import AcceptanceCounts
+from dpace_serve.acceptance.exclusion import EXCLUSION_REASONS, ExclusionReason
 from dpace_serve.acceptance.request import RequestAcceptance
 from dpace_serve.metrics import names
 from dpace_serve.metrics.labels import SHADOW_OUTCOMES, ShadowOutcome
@@ -18,8 +19,8 @@ from dpace_serve.metrics.sums import AcceptanceSums
 from dpace_serve.serve_config import OTHER_WORKLOAD
 
 MAX_DRAFTERS = 8
-"""Drafters kept at most, unless more are loaded; the one that was loaded longest ago goes first.
-Each has up to 1,034 lines on the metrics page: 3 arms, 9 workloads, 7 draft tokens."""
+"""Drafters kept at most, unless more are loaded or held; the one that was loaded longest ago goes
+first. Each has up to 1,052 lines on the metrics page: 3 arms, 9 workloads, 7 draft tokens."""
 
 
 class LoadedDrafter(NamedTuple):
@@ -57,6 +58,7 @@ class KeptDrafters:
         # In the order in which they were last loaded, the newest last.
         self._drafters: dict[tuple[str, str], _KeptDrafter] = {}
         self._loaded: tuple[LoadedDrafter, ...] = ()
+        self._held: frozenset[tuple[str, str]] = frozenset()
 
     def add(self, name: str, revision: str, block_size: int, arms: Iterable[Arm]) -> None:
         """Create the series of a drafter in these arms; those that exist stay as they are.
@@ -105,6 +107,10 @@ class KeptDrafters:
             self._drafters[key] = self._drafters.pop(key)
         self._loaded = loaded
 
+    def hold(self, drafters: Iterable[tuple[str, str]]) -> None:
+        """Say which drafters, by name and revision, must not be removed: theirs may still come."""
+        self._held = frozenset(drafters)
+
     def count(self, record: RequestAcceptance, sums: AcceptanceSums) -> None:
         """Count a finished request.
 
@@ -119,6 +125,17 @@ class KeptDrafters:
         series.add(sums)
         drafter = self._drafters[record.drafter, record.revision]
         drafter.positions[record.arm].add(sums.moments.positions)
+
+    def count_excluded(self, record: RequestAcceptance, reason: ExclusionReason) -> None:
+        """Count a request that the statistics leave out.
+
+        Raises:
+            ValueError: If its drafter, arm or workload has no series; nothing is counted.
+        """
+        self._series_of(record)
+        self._drafters[record.drafter, record.revision].excluded[record.arm].add(
+            record.drafter, record.revision, record.arm, reason
+        )
 
     def count_shadow(self, record: RequestAcceptance, outcome: ShadowOutcome) -> None:
         """Count what became of a challenger's drafts.
@@ -192,7 +209,7 @@ class KeptDrafters:
         return row.name, row.revision, row.arm, self._method, row.block_size
 
     def _remove_oldest(self, keep: tuple[str, str]) -> None:
-        in_use = {keep, *((row.name, row.revision) for row in self._loaded)}
+        in_use = {keep, *self._held, *((row.name, row.revision) for row in self._loaded)}
         former = [key for key in self._drafters if key not in in_use]
         for key in former[: max(0, len(self._drafters) - MAX_DRAFTERS)]:
             self._drafters.pop(key).remove()
@@ -203,6 +220,7 @@ class _KeptDrafter:
         self.block_size = block_size
         self.series: dict[tuple[Arm, str], DrafterSeries] = {}
         self.positions: dict[Arm, PositionSeries] = {}
+        self.excluded: dict[Arm, LabelledCount] = {}
         self._key = key
         self._shadows: LabelledCount | None = None
 
@@ -224,8 +242,15 @@ class _KeptDrafter:
         self.positions[arm] = PositionSeries(
             collectors, (*self._key, arm), num_draft_tokens=num_draft_tokens
         )
+        name, revision = self._key
+        self.excluded[arm] = LabelledCount(
+            collectors.counters[names.REQUESTS_EXCLUDED],
+            (name,),
+            (revision,),
+            (arm,),
+            EXCLUSION_REASONS,
+        )
         if arm == "shadow":
-            name, revision = self._key
             self._shadows = LabelledCount(
                 collectors.counters[names.SHADOW_REQUESTS],
                 (name,),
@@ -242,6 +267,8 @@ class _KeptDrafter:
             series.remove()
         for positions in self.positions.values():
             positions.remove()
+        for excluded in self.excluded.values():
+            excluded.remove()
         if self._shadows is not None:
             self._shadows.remove()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from dpace_serve.acceptance.arm import ARMS, Arm
+from dpace_serve.acceptance.arm import Arm
 from dpace_serve.acceptance.decode_step import DecodeStep
 from dpace_serve.acceptance.exclusion import EXCLUSION_REASONS
 from dpace_serve.acceptance.request import RequestAcceptance
@@ -82,7 +82,8 @@ class AcceptanceMetrics:
             num_draft_tokens=num_draft_tokens,
             method=method,
         )
-        self._excluded = LabelledCount(counters[names.REQUESTS_EXCLUDED], ARMS, EXCLUSION_REASONS)
+        # Of all drafters there ever were, while series go with theirs.
+        self._excluded = dict.fromkeys(EXCLUSION_REASONS, 0)
         self._operations = LabelledCount(
             counters[names.DRAFTER_SWAPS], DRAFTER_OPERATIONS, OPERATION_RESULTS
         )
@@ -98,8 +99,8 @@ class AcceptanceMetrics:
     def add_drafter(self, name: str, revision: str, block_size: int, arms: Iterable[Arm]) -> None:
         """Create the series of a drafter in these arms, at 0; those that exist stay as they are.
 
-        At most `drafters.MAX_DRAFTERS` are kept, unless more are loaded: the series and sums of the
-        one that was loaded longest ago are removed, and requests of it that still end are refused.
+        At most `drafters.MAX_DRAFTERS` are kept, unless more are loaded or held: the series and
+        sums of the one that was loaded longest ago are removed, and records of it are refused.
 
         Args:
             name: Name of the drafter.
@@ -122,6 +123,13 @@ class AcceptanceMetrics:
             ValueError: If a drafter was not added in that arm and block size; nothing changes.
         """
         self._drafters.set_loaded(rows)
+
+    def hold(self, drafters: Iterable[tuple[str, str]]) -> None:
+        """Say which drafters, by name and revision, keep their series whatever else is added.
+
+        Those are the ones whose requests may still run.
+        """
+        self._drafters.hold(drafters)
 
     def set_split_share(self, *, challengers: float) -> None:
         """Say which share of requests the challengers together are configured to serve.
@@ -177,14 +185,15 @@ class AcceptanceMetrics:
         """Count a record that the statistics leave out.
 
         Raises:
-            ValueError: If it is not excluded, or a shadow whose drafter has no series.
+            ValueError: If it is not excluded, or its drafter, arm or workload has no series.
         """
         reason = record.excluded
         if reason is None:
             raise ValueError("only a record that says why is excluded, got none. Observe it.")
+        self._drafters.count_excluded(record, reason)
         if record.arm == "shadow":
             self._drafters.count_shadow(record, "lost" if reason == "no_shadow" else "excluded")
-        self._excluded.add(record.arm, reason)
+        self._excluded[reason] += 1
 
     def count_operation(self, operation: DrafterOperation, result: OperationResult) -> None:
         """Count an operation on drafters by how it ended.
@@ -225,7 +234,7 @@ class AcceptanceMetrics:
             "num_draft_tokens": self._num_draft_tokens,
             "confidence": SNAPSHOT_CONFIDENCE,
             "drafters": self._drafters.rows(SNAPSHOT_CONFIDENCE),
-            "excluded": self._excluded.by_last_label(),
+            "excluded": dict(self._excluded),
             "unknown_workload": self._unknown_workloads,
             "export_errors": self._export_errors.by_last_label(),
             "speed": self._speed.to_dict(self._drafters.champion_counts()),

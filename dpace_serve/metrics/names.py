@@ -2,16 +2,26 @@
 
 Only events are counted, ratios are left to the query: so everything adds over replicas and time.
 Label values come from closed sets, never from a client's text. Draft positions count from 1.
+
+What is counted for one drafter's requests carries its name and revision. The rest belongs to no
+drafter: steps of the whole engine, shares by arm, losses in our own code, and operations, where an
+administrator may ask for a drafter that does not exist; `dpace_drafter_info` says who serves.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-DRAFTER_LABELS = ("drafter", "revision", "arm", "workload")
+IDENTITY_LABELS = ("drafter", "revision")
+"""Labels that name a drafter and the content of its checkpoint."""
+
+DRAFTER_LABELS = (*IDENTITY_LABELS, "arm", "workload")
 """Labels of everything that is counted for a drafter's requests."""
 
-POSITION_LABELS = ("drafter", "revision", "arm", "position")
+POSITION_LABELS = (*IDENTITY_LABELS, "arm", "position")
 """Of sums over all workloads, so that their number stays bounded by drafters and positions."""
+
+RIVAL_LABELS = ("champion", "champion_revision", "challenger", "revision")
+"""Labels of a comparison; `revision` is the challenger's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +151,10 @@ REQUESTS_EXCLUDED = MetricSpec(
     "counter",
     "Requests that ended and are left out of the acceptance statistics: aborted, several_outputs "
     "(n > 1), stop_string (found after the engine had counted further), no_record (the engine gave "
-    "none), no_step (nothing was drafted or compared), no_shadow (drafts of a challenger were "
-    "lost). arm=shadow: once more for each challenger that shadowed the request.",
-    ("arm", "reason"),
+    "none, or one that contradicts itself), no_step (nothing was drafted or compared), no_shadow "
+    "(drafts of a challenger were lost). arm=shadow: once more for each challenger that shadowed "
+    "the request.",
+    (*IDENTITY_LABELS, "arm", "reason"),
 )
 SHADOW_REQUESTS = MetricSpec(
     "dpace_shadow_requests_total",
@@ -152,7 +163,7 @@ SHADOW_REQUESTS = MetricSpec(
     "compared; answer_ended: the answer ended while some were open, and those are in "
     "dpace_unsettled_tokens_total, never rejected; excluded: left out of the statistics; lost: the "
     "drafts were lost.",
-    ("drafter", "revision", "outcome"),
+    (*IDENTITY_LABELS, "outcome"),
 )
 WORKLOAD_UNKNOWN = MetricSpec(
     "dpace_workload_unknown_total",
@@ -165,7 +176,7 @@ DRAFTER_INFO = MetricSpec(
     "gauge",
     "Always 1: which drafters get requests now, and in which arm, with method and block size. "
     "The series of a drafter that leaves its arm is removed.",
-    ("drafter", "revision", "arm", "method", "block_size"),
+    (*IDENTITY_LABELS, "arm", "method", "block_size"),
 )
 SPLIT_SHARE = MetricSpec(
     "dpace_split_share",
@@ -197,22 +208,23 @@ VERDICT_LIFT = MetricSpec(
     "Lift of the challenger over the champion as a share (0.05 is 5 % more), in tokens per second, "
     "or in tau where step times are not known, with the bounds of its confidence sequence. No "
     "series while there is too little data or the split is not as configured.",
-    ("challenger", "revision", "bound"),
+    (*RIVAL_LABELS, "bound"),
 )
 VERDICT_DECISION = MetricSpec(
     "dpace_verdict_decision",
     "gauge",
     "1 for what the verdict on a challenger says now, 0 for the other decisions.",
-    ("challenger", "revision", "decision"),
+    (*RIVAL_LABELS, "decision"),
 )
 EXPORT_ERRORS = MetricSpec(
     "dpace_export_errors_total",
     "counter",
     "Records of requests lost in this package's own code. stage=record: not built from the "
-    "engine's output; observe: built, but refused by the exporter; shadow: drafts of a challenger "
-    "that could not be compared; verdict: counted, but not for the verdict; log: counted, but not "
-    "written to the acceptance log; capture: not kept as training data; trace: not on its "
-    "request's trace. step: a step that was not timed.",
+    "engine's output, so excluded as no_record; observe: in the acceptance log, but refused by the "
+    "exporter; shadow: drafts of a challenger that could not be compared, so excluded as "
+    "no_shadow; verdict: counted, but not for the verdict; log: counted, but not written to the "
+    "acceptance log; capture: not kept as training data; trace: not on its request's trace. step: "
+    "a step that was not timed.",
     ("stage",),
 )
 

@@ -12,8 +12,10 @@ from dpace_serve.metrics.names import MetricSpec
 
 
 class ChallengerVerdict(NamedTuple):
-    """The verdict on one challenger."""
+    """The verdict on one challenger, each of the two by name and revision."""
 
+    champion: str
+    champion_revision: str
     challenger: str
     revision: str
     verdict: Verdict
@@ -44,14 +46,13 @@ class VerdictMetrics:
     def collect(self) -> list[GaugeMetricFamily]:
         """The gauges as they are now; the lift of a verdict without numbers has no series."""
         lift, decision = self.describe()
-        for challenger, revision, verdict in self._verdicts():
+        for *rivals, verdict in self._verdicts():
             for known in DECISIONS:
-                labels = [challenger, revision, known]
-                decision.add_metric(labels, float(verdict.decision == known))
+                decision.add_metric([*rivals, known], float(verdict.decision == known))
             if verdict.best_lift is not None:
                 for key, value in lift_dict(verdict.best_lift).items():
                     bound = "estimate" if key == "lift" else key
-                    lift.add_metric([challenger, revision, bound], value)
+                    lift.add_metric([*rivals, bound], value)
         return [lift, decision]
 
 

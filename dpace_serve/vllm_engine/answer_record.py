@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 ABORTED = "abort"
 """Finish reason of an answer that nobody waited for."""
+UNKNOWN = "unknown"
+"""Finish reason where the engine says none."""
 
 
 def join_cut_steps(output: "RequestOutput") -> int:
@@ -27,6 +29,12 @@ def join_cut_steps(output: "RequestOutput") -> int:
         if counts is not None and counts.per_step_accepted:
             emitted_by_last_step = join_cut_step(counts)
     return emitted_by_last_step
+
+
+def finish_reason_of(output: "RequestOutput") -> str:
+    """Why the first answer of a finished request ended, whatever else is wrong with it."""
+    reasons = [getattr(answer, "finish_reason", None) for answer in output.outputs]
+    return next((reason for reason in reasons if reason), UNKNOWN)
 
 
 def served_record(

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from starlette.datastructures import State
     from vllm.engine.protocol import EngineClient
 
+    from dpace_serve.serve_config import ServeConfig
+    from dpace_serve.vllm_engine.recording import Recording
+
 GENERAL_PLUGIN = "dpace"
 ENDPOINT_PLUGIN = "dpace_http"
 SUPPORTED_VERSION = "0.32."
@@ -86,7 +89,7 @@ class AcceptanceEndpoint:
             ConfigError: If the admin key cannot be used.
         """
         from dpace_serve.live.admin_key import read_admin_key
-        from dpace_serve.vllm_engine import routes
+        from dpace_serve.vllm_engine import graceful_stop, routes
         from dpace_serve.vllm_engine.workload_header import WorkloadHeader
 
         args = app.state.args
@@ -94,6 +97,7 @@ class AcceptanceEndpoint:
         key_file = None if config is None else config.admin_key_file
         app.add_middleware(WorkloadHeader)
         routes.attach(app, routes.api_keys(args), read_admin_key(key_file, os.environ))
+        graceful_stop.call_after_answers(app, _close_recording)
 
     async def init_state(
         self, engine_client: "EngineClient | None", state: "State", args: Namespace
@@ -111,8 +115,6 @@ class AcceptanceEndpoint:
         """
         from vllm.exceptions import VLLMServerError
 
-        from dpace_serve.vllm_engine import recording
-
         if engine_client is not None and not is_registered():
             raise EngineError(
                 f"the plugin {GENERAL_PLUGIN} must be loaded where {ENDPOINT_PLUGIN} is, but it "
@@ -120,9 +122,40 @@ class AcceptanceEndpoint:
             )
         config = getattr(args, "dpace_config", None)
         watch = getattr(args, "dpace_watch", None)
+        record_until_the_end(engine_client, state, config, (VLLMServerError,))
+        # Last, so that it looks first: Ctrl-C ends the engine too, while shadows are still fetched.
         if engine_client is not None and watch is not None:
             watch.watch(engine_client)
-        recorded = recording.start_recording(engine_client, config, (VLLMServerError,))
-        state.dpace = None if recorded is None else recorded.recorder
-        state.dpace_operations = None if recorded is None else recorded.operations
-        state.dpace_comparisons = None if recorded is None else recorded.comparisons
+
+
+def record_until_the_end(
+    engine_client: "EngineClient | None",
+    state: "State",
+    config: "ServeConfig | None",
+    failures: tuple[type[Exception], ...],
+) -> None:
+    """Start recording, for as long as answers come: also while the server stops.
+
+    Args:
+        engine_client: The engine; none generates nothing.
+        state: Where the routes and the end of the application find the recording.
+        config: What `dpace serve` was given; under vLLM's own commands there is none.
+        failures: Errors of the engine itself.
+    """
+    from dpace_serve.vllm_engine import graceful_stop, recording
+
+    recorded = recording.start_recording(engine_client, config, failures)
+    if engine_client is not None and recorded is not None:
+        graceful_stop.call_before_shutdown(
+            engine_client, recorded.finish_shadows, timeout_seconds=2 * recording.FETCH_SECONDS
+        )
+    state.dpace_recording = recorded
+    state.dpace = None if recorded is None else recorded.recorder
+    state.dpace_operations = None if recorded is None else recorded.operations
+    state.dpace_comparisons = None if recorded is None else recorded.comparisons
+
+
+async def _close_recording(app: "FastAPI") -> None:
+    recorded: Recording | None = getattr(app.state, "dpace_recording", None)
+    if recorded is not None:  # else nothing is drafted, or the server never became ready
+        await recorded.aclose()

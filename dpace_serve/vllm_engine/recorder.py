@@ -5,17 +5,20 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dpace_serve.acceptance.exclusion import ExclusionReason
 from dpace_serve.acceptance.request import RequestAcceptance
 from dpace_serve.acceptance.request_id import hashed_id
+from dpace_serve.live.assignment import Binding
 from dpace_serve.live.comparisons import Comparisons
 from dpace_serve.metrics.exporter import AcceptanceMetrics
 from dpace_serve.metrics.labels import ExportStage
 from dpace_serve.vllm_engine.answer_record import (
     ABORTED,
     excluded_record,
+    finish_reason_of,
     join_cut_steps,
     served_record,
     shadow_record,
@@ -101,9 +104,13 @@ class AcceptanceRecorder:
         """How the sums have grown."""
         return self._metrics.history()
 
-    def close(self) -> None:
-        """Give up what is not settled: the engine is about to stop."""
-        self._collector.close()
+    async def aclose(self, timeout_seconds: float) -> None:
+        """Settle the shadows of what has ended; those of what ends later are lost.
+
+        Args:
+            timeout_seconds: Longest wait for their drafts.
+        """
+        await self._collector.aclose(timeout_seconds)
 
     def recording(self, generate: Generate, failures: tuple[type[Exception], ...]) -> Generate:
         """The engine's `generate`, which also binds each request and records how it ended.
@@ -168,13 +175,13 @@ class AcceptanceRecorder:
             record = served_record(request, output, sampling_params.n, emitted_by_last_step)
         except Exception as error:  # noqa: BLE001  (no answer may fail over its statistics)
             self._lose("record", error)
-            serving = request.assignment.serving
-            self._end_shadows(
-                EndedRequest(request, excluded_record(request, serving, "no_record", ABORTED))
-            )
+            serving, finish_reason = request.assignment.serving, finish_reason_of(output)
+            record = excluded_record(request, serving, "no_record", finish_reason)
+            self._record(record)
+            self._end_shadows(EndedRequest(request, record))
             return
         is_recorded = self._record(record)
-        self._judge_served(request, record)
+        self._judge(partial(self._comparisons.add_served, request.assignment, record))
         if is_recorded and record.excluded is None and request.has_unknown_workload:
             self._metrics.unknown_workload()
         if self._capture is not None:
@@ -203,19 +210,29 @@ class AcceptanceRecorder:
         request, served = ended.request, ended.served
         self._fleet.release(request.assignment)
         for shadow in request.assignment.shadows:
-            try:
-                if served.excluded is not None:
-                    record = excluded_record(request, shadow, served.excluded, served.finish_reason)
-                else:
-                    record = shadow_record(request, shadow, drafts, served)
-                self._comparisons.add_shadow(request.assignment, served, record)
-            except Exception as error:  # noqa: BLE001  (the next request must still be settled)
-                self._lose("shadow", error)
-                continue
+            record = self._shadow_record(request, shadow, drafts, served)
             self._record(record)
+            self._judge(partial(self._comparisons.add_shadow, request.assignment, served, record))
+
+    def _shadow_record(
+        self,
+        request: BoundRequest,
+        shadow: Binding,
+        drafts: TakenDrafts,
+        served: RequestAcceptance,
+    ) -> RequestAcceptance:
+        if served.excluded is not None:
+            return excluded_record(request, shadow, served.excluded, served.finish_reason)
+        try:
+            return shadow_record(request, shadow, drafts, served)
+        except Exception as error:  # noqa: BLE001  (the next request must still be settled)
+            self._lose("shadow", error)
+            return excluded_record(request, shadow, "no_shadow", served.finish_reason)
 
     def _record(self, record: RequestAcceptance) -> bool:
-        """Count and keep a record; whether it was counted."""
+        """Keep a record, then count it; whether it was counted."""
+        for keep in self._keep:
+            keep(record)
         try:
             if record.excluded is None:
                 self._metrics.observe(record)
@@ -225,13 +242,11 @@ class AcceptanceRecorder:
         except Exception as error:  # noqa: BLE001  (no answer may fail over its statistics)
             self._lose("observe", error)
             return False
-        for keep in self._keep:
-            keep(record)
         return True
 
-    def _judge_served(self, request: BoundRequest, record: RequestAcceptance) -> None:
+    def _judge(self, add: Callable[[], None]) -> None:
         try:
-            self._comparisons.add_served(request.assignment, record)
+            add()
         except Exception as error:  # noqa: BLE001  (no answer may fail over its statistics)
             self._lose("verdict", error)
 

@@ -1,5 +1,6 @@
 """Puts together what follows the drafters of a running engine: who drafts, and what it gains."""
 
+import asyncio
 import logging
 import os
 import secrets
@@ -48,8 +49,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 METHOD = "dflash"
+FETCH_SECONDS = 5.0
+"""How long a stopping server waits for the last drafts of its shadows."""
 CLOSE_SECONDS = 5.0
-"""How long a stopping server waits for the disk."""
+"""How long it waits for the disk, for each of log and capture."""
 _SALT_BYTES = 16
 
 
@@ -61,11 +64,23 @@ class Recording:
         recorder: Records of the requests.
         operations: Changes of the drafters.
         comparisons: Verdicts on the challengers.
+        files: Close what records are written to, within so many seconds.
     """
 
     recorder: AcceptanceRecorder
     operations: Operations
     comparisons: Comparisons
+    files: tuple[Callable[[float], None], ...]
+
+    async def finish_shadows(self) -> None:
+        """Settle the shadows of what has ended, while the engine can still be asked."""
+        await self.recorder.aclose(FETCH_SECONDS)
+
+    async def aclose(self) -> None:
+        """Settle what is left and close the files: the last answer has been taken."""
+        await self.finish_shadows()
+        for close in self.files:
+            await asyncio.to_thread(close, CLOSE_SECONDS)
 
 
 def start_recording(
@@ -131,18 +146,12 @@ def start_recording(
     engine_client.generate = recorder.recording(engine_client.generate, failures)
     observe_steps(engine_client, metrics)
     extend_spans(engine_client, arrivals, metrics)
-
-    def close() -> None:
-        recorder.close()
-        if log is not None:
-            log.close(CLOSE_SECONDS)
-        if capture is not None:
-            capture.writer.close(CLOSE_SECONDS)
-
-    _before_shutdown(engine_client, close)
     has_admin_key = read_admin_key(config.admin_key_file, os.environ) is not None
     logger.info("%s", start_line(fleet, config, has_admin_key=has_admin_key))
-    return Recording(recorder, operations, comparisons)
+    files = () if log is None else (log.close,)
+    if capture is not None:
+        files = (*files, capture.writer.close)
+    return Recording(recorder, operations, comparisons, files)
 
 
 def _fleet(vllm_config: "VllmConfig", config: ServeConfig) -> Fleet:
@@ -213,6 +222,7 @@ def _drafters_shown(
             for drafter, its_arms in roles
             for arm in its_arms
         ]
+        metrics.hold((drafter.name, drafter.revision) for drafter in fleet.hosted)
         for row in rows:
             metrics.add_drafter(row.name, row.revision, row.block_size, [row.arm])
         metrics.set_loaded(rows)
@@ -251,17 +261,3 @@ def _capture(
     served = vllm_config.model_config.served_model_name
     writer = CaptureWriter(config.capture, lambda _: metrics.export_error("capture"))
     return TrafficCapture(writer, served if isinstance(served, str) else served[0])
-
-
-def _before_shutdown(engine_client: "EngineClient", close: Callable[[], None]) -> None:
-    shutdown = engine_client.shutdown
-    is_closed = False
-
-    def close_and_shut_down(timeout: float | None = None) -> None:
-        nonlocal is_closed
-        if not is_closed:
-            is_closed = True
-            close()
-        shutdown(timeout=timeout)
-
-    engine_client.shutdown = close_and_shut_down

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from dpace_serve.acceptance.request import RequestAcceptance
@@ -35,7 +36,10 @@ class EndedRequest:
 
 
 class ShadowCollector:
-    """Hands each ended request back with the drafts of its shadows, once."""
+    """Hands each ended request back with the drafts of its shadows, once.
+
+    Like what it hands requests to, it belongs to one thread, the event loop's.
+    """
 
     def __init__(self, take: Take, settle: Callable[[EndedRequest, TakenDrafts], None]) -> None:
         """Start with nothing to fetch.
@@ -46,30 +50,47 @@ class ShadowCollector:
         """
         self._take = take
         self._settle = settle
-        self._ended: deque[EndedRequest] = deque()
+        self._waiting: deque[EndedRequest] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
 
     def add(self, ended: EndedRequest) -> None:
-        """Fetch the drafts of this request soon."""
-        self._ended.append(ended)
+        """Fetch the drafts of this request soon; once closed, give them up at once."""
+        if self._closing.is_set():
+            self._settle(ended, {})
+            return
+        self._waiting.append(ended)
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._fetch_all())
 
-    def close(self) -> None:
-        """Give up what is not fetched yet: the engine is about to stop."""
-        if self._task is not None:
-            self._task.cancel()
-        while self._ended:
-            self._settle(self._ended.popleft(), {})
+    async def aclose(self, timeout_seconds: float) -> None:
+        """Fetch what waits now; give up what is not there in time, and all that comes later.
+
+        Args:
+            timeout_seconds: Longest wait for the worker.
+        """
+        self._closing.set()
+        if self._task is not None and not self._task.done():
+            _, late = await asyncio.wait({self._task}, timeout=timeout_seconds)
+            if late:
+                self._task.cancel()
+                await asyncio.wait(late)
+        while self._waiting:
+            self._settle(self._waiting.popleft(), {})
 
     async def _fetch_all(self) -> None:
-        while self._ended:
-            await asyncio.sleep(DELAY_SECONDS)
-            batch = [self._ended[index] for index in range(min(len(self._ended), MAX_TAKEN))]
-            taken = await self._fetch([ended.request.assignment.key for ended in batch])
-            for ended in batch:
-                self._ended.popleft()
-                self._settle(ended, taken.get(ended.request.assignment.key, {}))
+        while self._waiting:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), DELAY_SECONDS)
+            # Off the queue before anything is awaited: nobody else can settle them too.
+            size = min(len(self._waiting), MAX_TAKEN)
+            batch = [self._waiting.popleft() for _ in range(size)]
+            taken: dict[int, TakenDrafts] = {}
+            try:
+                taken = await self._fetch([ended.request.assignment.key for ended in batch])
+            finally:  # where the wait was given up, without drafts
+                for ended in batch:
+                    self._settle(ended, taken.get(ended.request.assignment.key, {}))
 
     async def _fetch(self, keys: list[int]) -> dict[int, TakenDrafts]:
         try:

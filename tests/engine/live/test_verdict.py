@@ -87,3 +87,12 @@ def assert_gauges_agree(live, row):
     assert decisions == {
         decision: float(decision == row["decision"]) for decision in ("promote", "hold", "rollback")
     }
+    champion = live.client.get("/dpace/verdict").json()["champion"]
+    rivals = {
+        "champion": champion["name"],
+        "champion_revision": champion["revision"],
+        "challenger": row["challenger"]["name"],
+        "revision": row["challenger"]["revision"],
+    }
+    for sample in (*samples["dpace_verdict_lift"], *samples["dpace_verdict_decision"]):
+        assert rivals.items() <= sample.labels.items()

@@ -208,6 +208,41 @@ def test_what_is_loaded_is_never_removed_and_what_was_loaded_last_is_kept_longes
     assert value(registry, "dpace_acceptance_requests_total", "first") == 1
 
 
+def test_what_is_held_is_never_removed_until_it_is_let_go(registry, metrics):
+    """A retired drafter whose request goes on and on, while others come and go."""
+    metrics.add_drafter("running", "1", 4, ["champion"])
+    metrics.hold([("running", "1"), ("unheard of", "1")])
+    for number in range(40):
+        metrics.add_drafter(f"swapped{number}", "1", 4, ["champion"])
+    assert named_drafters(registry) == {
+        "running", *(f"swapped{number}" for number in range(33, 40)),
+    }  # fmt: skip
+    metrics.observe(served("running"))
+    assert value(registry, "dpace_acceptance_requests_total", "running") == 1
+    metrics.hold([])
+    metrics.add_drafter("swapped40", "1", 4, ["champion"])
+    assert "running" not in named_drafters(registry)
+    assert len(named_drafters(registry)) == 8
+
+
+def test_exclusions_are_counted_by_revision_and_their_sum_outlives_the_series(registry, metrics):
+    def counted(revision, reason="aborted"):
+        labels = {"drafter": "old", "revision": revision, "arm": "champion", "reason": reason}
+        return registry.get_sample_value("dpace_requests_excluded_total", labels)
+
+    metrics.add_drafter("old", "1", 4, ["champion"])
+    metrics.add_drafter("old", "2", 4, ["champion"])
+    assert (counted("1"), counted("2"), counted("2", "no_record")) == (0, 0, 0)
+    metrics.exclude(served("old", "1", excluded="aborted"))
+    metrics.exclude(served("old", "2", excluded="aborted"))
+    metrics.exclude(served("old", "2", excluded="aborted"))
+    assert (counted("1"), counted("2"), counted("2", "no_record")) == (1, 2, 0)
+    for number in range(8):
+        metrics.add_drafter(f"newer{number}", "1", 4, ["champion"])
+    assert (counted("1"), counted("2")) == (None, None)
+    assert metrics.snapshot()["excluded"]["aborted"] == 3
+
+
 def test_more_drafters_than_the_bound_are_kept_while_all_are_loaded(registry, metrics):
     rows = []
     for number in range(MAX_DRAFTERS + 3):
@@ -266,7 +301,8 @@ def test_each_shadowed_request_has_exactly_one_outcome(registry, metrics):
     }  # fmt: skip
     reasons = {
         reason: registry.get_sample_value(
-            "dpace_requests_excluded_total", {"arm": "shadow", "reason": reason}
+            "dpace_requests_excluded_total",
+            {"drafter": "new", "revision": "1", "arm": "shadow", "reason": reason},
         )
         for reason in ("no_step", "aborted", "no_shadow")
     }

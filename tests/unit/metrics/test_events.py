@@ -38,17 +38,21 @@ def all_samples(registry):
 
 
 def test_what_is_left_out_or_lost_is_counted(registry, metrics):
+    metrics.add_drafter("dpace", "1", 4, ["champion"])
+    metrics.add_drafter("dpace", "2", 4, ["challenger"])
     metrics.exclude(excluded("aborted"))
-    metrics.exclude(excluded("aborted", arm="challenger", revision="never added"))
+    metrics.exclude(excluded("aborted", arm="challenger", revision="2"))
     metrics.exclude(excluded("no_record"))
     metrics.unknown_workload()
     metrics.export_error("observe")
     metrics.export_error("log", 7)
     value = registry.get_sample_value
     name = "dpace_requests_excluded_total"
-    assert value(name, {"arm": "champion", "reason": "aborted"}) == 1
-    assert value(name, {"arm": "challenger", "reason": "aborted"}) == 1
-    assert value(name, {"arm": "champion", "reason": "no_record"}) == 1
+    first = {"drafter": "dpace", "revision": "1", "arm": "champion"}
+    second = {"drafter": "dpace", "revision": "2", "arm": "challenger"}
+    assert value(name, first | {"reason": "aborted"}) == 1
+    assert value(name, second | {"reason": "aborted"}) == 1
+    assert value(name, first | {"reason": "no_record"}) == 1
     assert value("dpace_workload_unknown_total") == 1
     assert value("dpace_export_errors_total", {"stage": "observe"}) == 1
     assert value("dpace_export_errors_total", {"stage": "log"}) == 7

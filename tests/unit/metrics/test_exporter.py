@@ -89,10 +89,10 @@ def test_every_series_exists_from_the_start_with_0(registry, metrics):
     states = {key for key in samples if key[0] in ("dpace_drafter_info", "dpace_split_share")}
     assert all(value == 0 for key, value in samples.items() if key not in states)
     # Per workload (2 and other): 2 x 3 positions, 2 kinds, 8 plain counters, and the histogram's
-    # buckets 1..4, +Inf, sum and count; then 4 sums for 3 positions, 3 arms x 6 reasons, 4
+    # buckets 1..4, +Inf, sum and count; then 4 sums for 3 positions, 6 reasons, 4
     # operations x 5 results, 8 stages, unknown workloads, 1 info, 2 shares and 2 counts of a split,
     # 4 sums of steps.
-    assert len(samples) == 3 * (6 + 2 + 8 + 7) + 12 + 18 + 20 + 8 + 1 + 1 + 2 + 2 + 4
+    assert len(samples) == 3 * (6 + 2 + 8 + 7) + 12 + 6 + 20 + 8 + 1 + 1 + 2 + 2 + 4
 
 
 def test_every_metric_of_the_list_is_exported_with_its_type_help_and_labels(registry):

@@ -11,7 +11,12 @@ from dpace_serve.acceptance.verdict import StepTime
 from dpace_serve.acceptance.verdict_rule import VerdictRule
 from dpace_serve.metrics.verdicts import ChallengerVerdict, VerdictMetrics
 
-LABELS = {"challenger": "b", "revision": "31de"}
+LABELS = {
+    "champion": "a",
+    "champion_revision": "07c4",
+    "challenger": "b",
+    "revision": "31de",
+}
 
 
 def verdict(num_pairs):
@@ -31,7 +36,7 @@ def verdict(num_pairs):
 
 @pytest.fixture
 def rows():
-    return [ChallengerVerdict("b", "31de", verdict(80))]
+    return [ChallengerVerdict("a", "07c4", "b", "31de", verdict(80))]
 
 
 @pytest.fixture
@@ -68,7 +73,7 @@ def test_without_step_times_the_lift_is_that_of_tau(registry, rows):
 
 
 def test_too_little_data_has_a_decision_but_no_lift(registry, rows):
-    rows[0] = ChallengerVerdict("b", "31de", verdict(20))
+    rows[0] = ChallengerVerdict("a", "07c4", "b", "31de", verdict(20))
     assert sample(registry, "dpace_verdict_decision", decision="hold") == 1
     assert sample(registry, "dpace_verdict_lift", bound="estimate") is None
 

@@ -10,11 +10,15 @@ from dpace_serve.vllm_engine.settlement import split_cut_step
 
 
 @pytest.fixture
-def recorder(make_bench):
-    recorder = make_bench(num_challengers=0).recorder
-    yield recorder
+def bench(make_bench):
+    return make_bench(num_challengers=0)
+
+
+@pytest.fixture
+def recorder(bench):
+    yield bench.recorder
     # However a request ended, it has left.
-    assert recorder._arrivals._running == {}
+    assert bench.recorder._arrivals._running == {}
 
 
 def params(n=1, **tags):
@@ -155,10 +159,34 @@ def test_an_output_of_another_shape_is_an_export_error_and_breaks_nothing(record
     assert len(caplog.records) == 1  # said once, then only counted
 
 
-def test_a_record_that_the_exporter_refuses_is_an_export_error(recorder):
+def test_counts_that_contradict_each_other_leave_one_excluded_record(bench, recorder):
+    broken = SimpleNamespace(histogram=[0, 1], per_step_accepted=[1, 2, 3], per_step_drafted=[7])
+    finish(recorder, output(answer(broken, "stop")), params(dpace_workload="json"))
+    (record,) = bench.kept
+    assert (record.drafter, record.arm, record.workload) == ("dpace", "champion", "json")
+    assert (record.excluded, record.finish_reason, record.steps) == ("no_record", "stop", 0)
+    assert recorder.snapshot(1)["excluded"]["no_record"] == 1
+    assert sum(recorder.snapshot(1)["excluded"].values()) == 1
+    assert bench.num_running() == 0
+
+
+def test_a_record_that_the_exporter_refuses_is_an_export_error_and_kept(bench, recorder):
     too_long = SimpleNamespace(histogram=[0] * 9 + [1], per_step_accepted=[9], per_step_drafted=[9])
     finish(recorder, output(answer(too_long)), params())
     assert lost(recorder) == {"observe": 1}
+    assert [record.per_step_accepted for record in bench.kept] == [(9,)]
+
+
+def test_the_record_of_a_drafter_without_series_is_kept(bench, recorder):
+    for number in range(20):  # nobody says that its requests still run
+        bench.metrics.add_drafter(f"newer{number}", "1", 8, ["champion"])
+    finish(recorder, output(answer(counts([2], [7]))), params())
+    finish(recorder, output(answer(None)), params())
+    assert [(record.drafter, record.accepted, record.excluded) for record in bench.kept] == [
+        ("dpace", 2, None),
+        ("dpace", 0, "no_record"),
+    ]
+    assert lost(recorder) == {"observe": 2}
 
 
 def test_only_the_newest_records_are_kept_and_given_oldest_first(recorder):
@@ -186,7 +214,7 @@ async def test_an_engine_that_dies_is_counted_as_aborted_and_raises_as_before(re
     assert recorder.snapshot(0)["excluded"]["aborted"] == 1
 
 
-def test_any_error_of_the_statistics_is_counted_and_breaks_no_answer(recorder):
+def test_any_error_of_the_statistics_is_counted_and_breaks_no_answer(bench, recorder):
     class Odd:
         @property
         def spec_decode_metrics(self):
@@ -194,6 +222,9 @@ def test_any_error_of_the_statistics_is_counted_and_breaks_no_answer(recorder):
 
     finish(recorder, output(Odd()), params())
     assert recorder.snapshot(0)["export_errors"]["record"] == 1
+    assert [(record.excluded, record.finish_reason) for record in bench.kept] == [
+        ("no_record", "unknown")
+    ]
 
 
 @pytest.mark.parametrize(("reason", "n"), [("stop", 1), ("abort", 1), ("length", 2)])

@@ -87,12 +87,85 @@ async def test_a_broken_engine_loses_the_drafts_and_settles_all_the_same(caplog)
     assert "the engine is gone" in caplog.text
 
 
-async def test_what_is_not_fetched_at_the_end_is_settled_without_drafts():
-    worker, settled = Worker(), []
-    collector = ShadowCollector(worker.take, lambda _, drafts: settled.append(drafts))
+def keys_of(settled):
+    return [key for key, _ in settled]
+
+
+def collecting(take):
+    """A collector, and what it settled: keys and drafts."""
+    settled = []
+
+    def settle(end, drafts):
+        settled.append((end.request.assignment.key, drafts))
+
+    return ShadowCollector(take, settle), settled
+
+
+async def test_what_waits_at_the_end_is_fetched_at_once_while_the_engine_lives(monkeypatch):
+    monkeypatch.setattr(shadow_collector, "DELAY_SECONDS", 60)
+    worker = Worker()
+    collector, settled = collecting(worker.take)
     collector.add(ended(1))
-    collector.close()
-    assert settled == [{}]
-    await asyncio.sleep(0.05)
+    collector.add(ended(2))
+    await collector.aclose(5)
+    assert settled == [(1, {1: [(1, [1])]}), (2, {1: [(2, [2])]})]
+    assert worker.calls == [[1, 2]]
+
+
+async def test_what_the_worker_does_not_hand_out_in_time_is_settled_without_drafts(monkeypatch):
+    monkeypatch.setattr(shadow_collector, "MAX_TAKEN", 2)
+    asked = []
+
+    async def hang(keys):
+        asked.append(keys)
+        await asyncio.sleep(60)
+
+    collector, settled = collecting(hang)
+    for key in range(3):
+        collector.add(ended(key))
+    await until(lambda: asked)
+    await collector.aclose(0.01)
+    assert asked == [[0, 1]]
+    assert settled == [(0, {}), (1, {}), (2, {})]
+
+
+async def test_what_ends_after_the_end_is_settled_without_asking():
+    worker = Worker()
+    collector, settled = collecting(worker.take)
+    await collector.aclose(5)
+    collector.add(ended(1))
+    assert settled == [(1, {})]
+    await collector.aclose(5)
+    assert keys_of(settled) == [1]
     assert worker.calls == []
-    assert settled == [{}]
+
+
+async def test_each_request_is_settled_once_wherever_the_end_falls():
+    for moment in range(12):
+        worker = Worker()
+        collector, settled = collecting(worker.take)
+        for key in range(3):
+            collector.add(ended(key))
+        await asyncio.sleep(0.001 * moment)
+        collector.add(ended(3))
+        await collector.aclose(0 if moment % 2 else 5)
+        collector.add(ended(4))
+        assert sorted(keys_of(settled)) == [0, 1, 2, 3, 4]
+
+
+async def test_an_end_while_requests_are_settled_settles_none_of_them_twice():
+    """Settling may have anything done, even what ends the collector."""
+    closings = []
+
+    def settle(end, _):
+        settled.append(end.request.assignment.key)
+        if settled == [0]:
+            closings.append(asyncio.ensure_future(collector.aclose(5)))
+
+    settled = []
+    collector = ShadowCollector(Worker().take, settle)
+    for key in range(3):
+        collector.add(ended(key))
+    await until(lambda: closings)
+    await closings[0]
+    assert settled == [0, 1, 2]

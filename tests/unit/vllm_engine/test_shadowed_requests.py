@@ -147,6 +147,44 @@ async def test_an_excluded_answer_excludes_its_shadows_too(make_bench):
     ]
 
 
+async def test_counts_that_contradict_each_other_exclude_both_arms_once(make_bench):
+    bench = make_bench(num_challengers=1)
+    bench.drafts[1] = {1: ANSWER_DRAFTS}
+    finished = output(ANSWER, "length")
+    finished.outputs[0].spec_decode_metrics.per_step_drafted = [7]
+    await ask(bench, finished)
+    assert [(r.arm, r.excluded, r.finish_reason) for r in bench.kept] == [
+        ("champion", "no_record", "length"),
+        ("shadow", "no_record", "length"),
+    ]
+    assert counted(bench) == [{"champion": 0, "challenger": 0}]
+
+
+async def test_drafts_that_cannot_be_compared_leave_a_record_that_says_so(make_bench):
+    bench = make_bench(num_challengers=2)
+    bench.drafts[1] = {1: [(3, None), (6, None)], 2: ANSWER_DRAFTS}
+    await ask(bench, output(ANSWER, "length"))
+    assert [(r.drafter, r.excluded) for r in bench.kept] == [
+        ("dpace", None),
+        ("other0", "no_shadow"),
+        ("other1", None),
+    ]
+    assert bench.metrics.snapshot()["export_errors"]["shadow"] == 1
+
+
+async def test_a_verdict_on_a_shadow_that_fails_costs_no_record(make_bench, monkeypatch):
+    bench = make_bench(num_challengers=1)
+    bench.drafts[1] = {1: ANSWER_DRAFTS}
+
+    def fail(*_):
+        raise ValueError("out of order")
+
+    monkeypatch.setattr(bench.comparisons, "add_shadow", fail)
+    await ask(bench, output(ANSWER, "length"))
+    assert [(r.arm, r.excluded) for r in bench.kept] == [("champion", None), ("shadow", None)]
+    assert bench.metrics.snapshot()["export_errors"]["verdict"] == 1
+
+
 async def test_a_client_that_leaves_leaves_one_record_for_each_drafter(make_bench):
     bench = make_bench(num_challengers=1)
     generate = bench.recorder.recording(Engine(output(ANSWER[:1]), output(ANSWER)).generate, ())
@@ -290,6 +328,14 @@ async def test_a_pair_is_counted_for_the_verdict_on_its_challenger(make_bench):
     bench.drafts[2] = {1: ANSWER_DRAFTS}  # those of the other challenger are lost
     await ask(bench, output(ANSWER, "length"))
     assert counted(bench) == [{"champion": 2, "challenger": 2}, {"champion": 1, "challenger": 1}]
+
+
+def test_a_verdict_names_both_rivals_with_their_revisions(make_bench):
+    rows = make_bench(num_challengers=2).comparisons.verdicts()
+    assert [row[:4] for row in rows] == [
+        ("dpace", "dpace-revision", "other0", "other0-revision"),
+        ("dpace", "dpace-revision", "other1", "other1-revision"),
+    ]
 
 
 async def test_an_excluded_answer_is_no_pair(make_bench):

@@ -1,5 +1,7 @@
 """What a recorder is started with, under `dpace serve` and under the engine's own command."""
 
+import asyncio
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +10,8 @@ from pydantic import ValidationError
 
 from dpace_serve.demo import bundle
 from dpace_serve.drafter import checkpoint
+from dpace_serve.live.admission import DrafterRequest
+from dpace_serve.metrics.drafters import MAX_DRAFTERS
 from dpace_serve.serve_config import ServeConfig
 from dpace_serve.vllm_engine import recording as recording_module
 from dpace_serve.vllm_engine.recording import start_recording
@@ -123,3 +127,47 @@ def test_a_salt_that_is_short_or_no_word_is_refused(salt):
 
 def test_a_configured_salt_is_not_shown_with_the_settings():
     assert "secret" not in repr(ServeConfig(target="t", draw_salt="secret-secret-secret"))
+
+
+async def test_a_request_that_outlives_many_swaps_is_counted_for_the_drafter_it_began_with(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(recording_module, "REGISTRY", CollectorRegistry())
+    names = [f"swapped{number}" for number in range(MAX_DRAFTERS + 1)]
+    for name in names:
+        shutil.copytree(bundle.drafter_folder("dpace"), tmp_path / name)
+    engine = engine_with(dflash())
+    may_answer = asyncio.Event()
+
+    async def answer_late(prompt, sampling_params, request_id):
+        await may_answer.wait()
+        async for output in answer_once(prompt, sampling_params, request_id):
+            yield output
+
+    async def load(method, args=()):
+        return [""] if method == "dpace_drafter_verdict" else [(0.0, "")]
+
+    engine.generate, engine.collective_rpc = answer_late, load
+    config = ServeConfig(
+        target=str(bundle.target_folder()),
+        drafter=bundle.drafter_folder("dpace"),
+        drafter_root=tmp_path,
+        spare_drafter_slots=2,
+    )
+    recording = start_recording(engine, config, ())
+
+    async def ask():
+        async for _ in engine.generate("p", params(), "r1"):
+            pass
+
+    asking = asyncio.create_task(ask())
+    await asyncio.sleep(0)
+    for name in names:
+        await recording.operations.swap(DrafterRequest(folder=name))
+    may_answer.set()
+    await asking
+    snapshot = recording.recorder.snapshot(1)
+    (record,) = snapshot["records"]
+    assert (record["drafter"], record["steps"]) == ("dpace", 1)
+    assert snapshot["drafter"]["name"] == names[-1]
+    assert not any(snapshot["export_errors"].values())
