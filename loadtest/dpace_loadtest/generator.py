@@ -117,9 +117,7 @@ class Generator:
             self._wait_until(start + arrival.seconds)
             self._crew.spawn(visitor.ask_all, arrival, conversation, start + arrival.seconds)
 
-    def _use(
-        self, visitor: Visitor, mixes: dict[Phase, Mix], user: int, start: float
-    ) -> None:
+    def _use(self, visitor: Visitor, mixes: dict[Phase, Mix], user: int, start: float) -> None:
         """One user of a closed loop: asks, waits for the answer, asks again."""
         scenario = self._scenario
         begin = start + scenario.warm_up_seconds

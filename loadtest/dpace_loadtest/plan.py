@@ -55,9 +55,7 @@ def cells(scenario: ScenarioConfig) -> list[Cell]:
     ]
 
 
-def open_schedule(
-    scenario: ScenarioConfig, cell: Cell, recorded: Sequence[float]
-) -> list[Arrival]:
+def open_schedule(scenario: ScenarioConfig, cell: Cell, recorded: Sequence[float]) -> list[Arrival]:
     """Every arrival of an open loop's cell, warm-up first.
 
     Args:

@@ -14,14 +14,14 @@ from dpace_serve.demo.prompts import read_prompts
 from dpace_serve.errors import ConfigError
 
 # Common words of about one token each, so that a number of words says about how many tokens.
-WORDS = (
+_WORDS = (
     "air all art back bird blue boat book box bread bridge bright call car chair city clean clock "
     "cloud cold corn day deep door dry east eye fair farm fast field fire fish five floor foot "
     "four free game gold good grass green hand head high hill home horse house ice iron key king "
     "lake land late leaf light line long milk moon north old open page part path plan play rain "
     "read red rest ring river road rock room round salt sand sea ship sky snow song south stone "
     "street sun table ten time tree two voice wall warm water west white wind wood word year"
-).split()
+)
 
 
 def scenario_workloads(scenario: ScenarioConfig) -> tuple[WorkloadConfig, ...]:
@@ -96,7 +96,7 @@ def _synthetic(workload: WorkloadConfig, scenario: ScenarioConfig) -> list[Conve
     texts = [
         " ".join(
             generator.choices(
-                WORDS, k=generator.randint(workload.min_words, workload.max_words)
+                _WORDS.split(), k=generator.randint(workload.min_words, workload.max_words)
             )
         )
         for _ in range(workload.num_prompts)

@@ -5,7 +5,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from dpace_serve.errors import ConfigError
+from dpace_serve.errors import ConfigError, LoadTestError
+
+_FAILURE_KEY = "failure"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +69,22 @@ def write_facts(path: Path, facts: RunFacts) -> None:
     path.write_text(json.dumps(dataclasses.asdict(facts), indent=2) + "\n", encoding="utf-8")
 
 
+def write_failure(path: Path, reason: str) -> None:
+    """Write in their place why there are none."""
+    path.write_text(json.dumps({_FAILURE_KEY: reason}) + "\n", encoding="utf-8")
+
+
 def read_facts(path: Path) -> RunFacts:
     """The facts of a run again.
 
     Raises:
         ConfigError: If the file cannot be read or is none of a run.
+        LoadTestError: If the run has none; with the reason.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+        if _FAILURE_KEY in values:
+            raise LoadTestError(values[_FAILURE_KEY])
         cells = tuple(CellFacts(**cell) for cell in values["cells"])
         return RunFacts(**(values | {"cells": cells}))
     except OSError as error:

@@ -19,16 +19,17 @@ from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
 from dpace_loadtest import coordinator as protocol
 from dpace_loadtest.arm_access import access_of
-from dpace_loadtest.coordinator import Coordinator, saturation
+from dpace_loadtest.coordinator import Coordinator
 from dpace_loadtest.generator import Generator, Place
 from dpace_loadtest.plan import cells
 from dpace_loadtest.prompts import content_hash
 from dpace_loadtest.row_file import row_to_dict
 from dpace_loadtest.rows import RequestRow
-from dpace_loadtest.run_facts import RunFacts, write_facts
+from dpace_loadtest.run_facts import RunFacts, write_facts, write_failure
+from dpace_loadtest.saturation import saturation
 from dpace_loadtest.scenario import ScenarioConfig
 from dpace_loadtest.statistics_events import event_values
-from dpace_serve.command_line import EXIT_BAD_RESULT, EXIT_MISTAKE, log_to_stderr
+from dpace_serve.command_line import EXIT_BAD_RESULT, EXIT_MISTAKE
 from dpace_serve.config import build_config, load_config
 from dpace_serve.errors import ConfigError, DpaceError
 
@@ -181,14 +182,17 @@ class MasterSide:
         self._options = environment.parsed_options
         self._files = contextlib.ExitStack()
         self._coordinator: Coordinator | None = None
+        self._max_send_lag_ms = 0.0
 
     def on_start(self, **_: object) -> None:
         """Locust starts a run."""
         runner = self._environment.runner
         rows = Path(self._options.rows or os.devnull)
+        scenario = scenario_of(self._environment)
+        self._max_send_lag_ms = scenario.max_send_lag_ms
         self._coordinator = Coordinator(
             uuid.uuid4().hex[:12],
-            scenario_of(self._options),
+            scenario,
             runner.worker_count,
             self._files.enter_context(rows.open("w", encoding="utf-8")),
             self,
@@ -224,16 +228,13 @@ class MasterSide:
 
     def _end(self, result: RunFacts | str) -> None:
         code = 0
-        if isinstance(result, str):
-            logger.error("the run has no result: %s", result)
-            code = EXIT_MISTAKE
-        else:
-            if self._options.facts:
-                write_facts(Path(self._options.facts), result)
-            reason = saturation(result, scenario_of(self._options).max_send_lag_ms)
-            if reason is not None:
-                logger.error("%s", reason)
-                code = EXIT_BAD_RESULT
+        reason = result if isinstance(result, str) else saturation(result, self._max_send_lag_ms)
+        if reason is not None:
+            code = EXIT_MISTAKE if isinstance(result, str) else EXIT_BAD_RESULT
+        if self._options.facts:
+            _write_result(Path(self._options.facts), result)  # and who asked for it says it
+        elif reason is not None:
+            logger.error("%s", reason)
         # Failed requests are a result, not a failure of the run.
         self._environment.process_exit_code = code
         runner = self._environment.runner
@@ -241,17 +242,26 @@ class MasterSide:
         gevent.spawn(runner.quit if self._options.headless else runner.stop)
 
 
-def scenario_of(options: Any) -> ScenarioConfig:  # noqa: ANN401 - locust has no types
+def _write_result(path: Path, result: RunFacts | str) -> None:
+    if isinstance(result, str):
+        write_failure(path, result)
+    else:
+        write_facts(path, result)
+
+
+def scenario_of(environment: Any) -> ScenarioConfig:  # noqa: ANN401 - locust has no types
     """The scenario that the command line or the environment names; `--host` is its URL.
 
     Raises:
         ConfigError: If none is named or it breaks a rule.
     """
+    options = environment.parsed_options
     if not options.scenario:
         raise ConfigError(
             f"locust must know the scenario. Add --scenario FILE, or set {SCENARIO_VARIABLE}."
         )
-    overrides = [f"url={options.host}"] if options.host else []
+    # The web page's field is in the environment, the command line's option in both.
+    overrides = [f"url={environment.host}"] if environment.host else []
     return load_config(ScenarioConfig, Path(options.scenario), overrides)
 
 
@@ -266,10 +276,11 @@ def _add_options(parser: Any) -> None:  # noqa: ANN401 - locust has no types
 
 def _set_up(environment: Any, runner: Any, **_: object) -> None:  # noqa: ANN401 - locust has no types
     if environment.parsed_options.skip_log_setup:
-        log_to_stderr()
+        # Locust's first message has set logging up, and with another format.
+        logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("dpace_loadtest").setLevel(logging.INFO)
     if isinstance(runner, LocalRunner | MasterRunner):
-        _check_scenario(environment.parsed_options)
+        _check_scenario(environment)
         master = MasterSide(environment)
         environment.events.test_start.add_listener(master.on_start)
         environment.events.test_stop.add_listener(master.on_stop)
@@ -283,9 +294,9 @@ def _set_up(environment: Any, runner: Any, **_: object) -> None:  # noqa: ANN401
         runner.register_message(protocol.CELL, worker.on_cell)
 
 
-def _check_scenario(options: Any) -> None:  # noqa: ANN401 - locust has no types
+def _check_scenario(environment: Any) -> None:  # noqa: ANN401 - locust has no types
     try:
-        scenario_of(options)
+        scenario_of(environment)
     except DpaceError as error:
         logger.error("%s", error)  # noqa: TRY400 - a mistake of the user is one line
         raise SystemExit(EXIT_MISTAKE) from None

@@ -1,5 +1,6 @@
 """Visit: asks the turns of one conversation, and leaves a row for each."""
 
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -139,7 +140,7 @@ class Visitor:
             last_token_seconds=moments[-1] if moments else None,
             ended_seconds=done.ended - self.zero,
             chunk_gaps_seconds=tuple(
-                later - earlier for earlier, later in zip(moments, moments[1:], strict=False)
+                later - earlier for earlier, later in itertools.pairwise(moments)
             ),
             outcome=done.outcome,
             status=done.status,

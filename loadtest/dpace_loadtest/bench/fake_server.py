@@ -1,7 +1,7 @@
 """A server that streams answers on a known schedule: `python -m dpace_loadtest.bench.fake_server`.
 
-The prompt of each request is a JSON object, the `Script` of its answer. When each chunk was really
-written is told under /log, so that a busy machine is not taken for a wrong clock.
+The prompt of each request is a JSON object, the `Script` of its answer. After how long each answer
+really began is told under /log, so that a busy server is not taken for a slow reader.
 """
 
 import argparse
@@ -77,7 +77,7 @@ class Service:
         self._stall_after_seconds = stall_after_seconds
         self._stall_seconds = stall_seconds
         self._stall: Stall | None = None
-        self.first_written: dict[str, float] = {}
+        self.first_delays: dict[str, float] = {}
         self.num_requests = 0
 
     def moment(self, received: float, delay_seconds: float) -> float:
@@ -110,7 +110,8 @@ class Connection(asyncio.Protocol):
             return
         method_and_path, *lines = head.decode("latin-1").split("\r\n")
         headers = {
-            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+            name.lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in lines)
         }
         length = int(headers.get("content-length", 0))
         if len(rest) < length:
@@ -126,7 +127,7 @@ class Connection(asyncio.Protocol):
         if path == "/log":
             return {
                 "num_requests": self._service.num_requests,
-                "first_written": self._service.first_written,
+                "first_delays_seconds": self._service.first_delays,
             }
         return {"data": [{"id": MODEL}]}
 
@@ -193,7 +194,7 @@ class _Answer:
             self._write(_event(json.dumps(error)) + _event("[DONE]") + b"0\r\n\r\n")
             return
         if self._num_written == 0:
-            self._service.first_written[self._id] = time.perf_counter()
+            self._service.first_delays[self._id] = time.perf_counter() - self._received
         self._num_written += 1
         self._write(self._chunk("x"))
         if self._num_written < script.num_chunks:
@@ -234,9 +235,7 @@ def _reset(transport: asyncio.Transport) -> None:
 
 async def _serve(port: int, stall_after_seconds: float | None, stall_seconds: float) -> None:
     service = Service(stall_after_seconds, stall_seconds)
-    server = await service.loop.create_server(
-        lambda: Connection(service), HOST, port, backlog=4096
-    )
+    server = await service.loop.create_server(lambda: Connection(service), HOST, port, backlog=4096)
     async with server:
         await server.serve_forever()
 
