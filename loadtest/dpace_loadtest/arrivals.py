@@ -73,11 +73,6 @@ def arrivals(
     return (profile.moment_of(unit) for unit in itertools.accumulate(gaps))
 
 
-def share_of_worker(schedule: Sequence[float], *, worker: int, num_workers: int) -> Sequence[float]:
-    """The arrivals that one of several workers sends: every `num_workers`-th."""
-    return schedule[worker::num_workers]
-
-
 def read_trace(config: ArrivalConfig) -> tuple[float, ...]:
     """Recorded arrivals in seconds from the first of them, in order; none without a trace.
 

@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dpace_loadtest.arrivals import read_trace
 from dpace_loadtest.conversation import Conversation
 from dpace_loadtest.mix import Mix
-from dpace_loadtest.plan import Arrival, Cell, open_schedule
+from dpace_loadtest.plan import Arrival, Cell, Place, open_schedule, worker_share
 from dpace_loadtest.prompts import load_conversations, scenario_workloads
 from dpace_loadtest.rows import Phase, RequestRow
 from dpace_loadtest.scenario import ScenarioConfig
@@ -30,19 +29,6 @@ class Crew(Protocol):
 
     def sleep(self, seconds: float) -> None:
         """Let the others go on for some time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Which of the run's workers this is.
-
-    Attributes:
-        worker: From 0.
-        num_workers: How many there are.
-    """
-
-    worker: int
-    num_workers: int
 
 
 class Generator:
@@ -105,14 +91,14 @@ class Generator:
                 "warm_up": self._mix(cell, "warm_up"),
                 "measured": self._mix(cell, "measured"),
             }
-            for user in range(self._place.worker, int(cell.load), self._place.num_workers):
+            for user in worker_share(range(int(cell.load)), self._place):
                 self._crew.spawn(self._use, visitor, mixes, user, start)
         self._crew.join()
 
     def _send_when_due(self, visitor: Visitor, start: float) -> None:
         schedule = open_schedule(self._scenario, visitor.cell, self._recorded)
         mix = self._mix(visitor.cell, "measured")
-        for arrival in schedule[self._place.worker :: self._place.num_workers]:
+        for arrival in worker_share(schedule, self._place):
             conversation = mix.conversation(arrival.number)
             self._wait_until(start + arrival.seconds)
             self._crew.spawn(visitor.ask_all, arrival, conversation, start + arrival.seconds)

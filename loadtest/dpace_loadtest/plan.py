@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from dpace_loadtest.arrivals import arrivals
 from dpace_loadtest.rows import Phase
 from dpace_loadtest.scenario import ArmConfig, ScenarioConfig
 from dpace_serve.errors import ConfigError
+
+ItemT = TypeVar("ItemT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,19 @@ class Arrival:
     number: int
     seconds: float
     phase: Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which of the run's workers this is.
+
+    Attributes:
+        worker: From 0.
+        num_workers: How many there are.
+    """
+
+    worker: int
+    num_workers: int
 
 
 def cells(scenario: ScenarioConfig) -> list[Cell]:
@@ -79,6 +95,11 @@ def open_schedule(scenario: ScenarioConfig, cell: Cell, recorded: Sequence[float
         Arrival(number, moment, "warm_up" if moment < scenario.warm_up_seconds else "measured")
         for number, moment in enumerate(chosen)
     ]
+
+
+def worker_share(whole: Sequence[ItemT], place: Place) -> Sequence[ItemT]:
+    """What one worker sends of a schedule: every `num_workers`-th, so that shares never overlap."""
+    return whole[place.worker :: place.num_workers]
 
 
 def _cut(moments: Iterator[float], scenario: ScenarioConfig) -> Iterator[float]:

@@ -20,8 +20,8 @@ from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 from dpace_loadtest import coordinator as protocol
 from dpace_loadtest.arm_access import access_of
 from dpace_loadtest.coordinator import Coordinator
-from dpace_loadtest.generator import Generator, Place
-from dpace_loadtest.plan import cells
+from dpace_loadtest.generator import Generator
+from dpace_loadtest.plan import Place, cells
 from dpace_loadtest.prompts import content_hash
 from dpace_loadtest.row_file import row_to_dict
 from dpace_loadtest.rows import RequestRow

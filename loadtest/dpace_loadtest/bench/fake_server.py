@@ -1,6 +1,7 @@
 """A server that streams answers on a known schedule: `python -m dpace_loadtest.bench.fake_server`.
 
-The prompt of each request is a JSON object, the `Script` of its answer. After how long each answer
+The prompt of each request is a JSON object, the `Script` of its answer; as its tokens the messages
+of the chat are counted. After how long each answer
 really began is told under /log, so that a busy server is not taken for a slow reader.
 """
 
@@ -161,6 +162,7 @@ class _Answer:
         self._received = time.perf_counter()
         self._id = headers.get("x-request-id", "unnamed")
         self._is_chat = "messages" in body
+        self._num_messages = len(body.get("messages", ()))
         prompt = body["messages"][-1]["content"] if self._is_chat else body["prompt"]
         self._script = Script(**json.loads(prompt))
         self._num_written = 0
@@ -207,7 +209,10 @@ class _Answer:
         if text is None:
             num_tokens = self._script.num_chunks * self._script.tokens_per_chunk
             chunk["choices"] = []
-            chunk["usage"] = {"prompt_tokens": 7, "completion_tokens": num_tokens}
+            chunk["usage"] = {
+                "prompt_tokens": self._num_messages,
+                "completion_tokens": num_tokens,
+            }
         elif self._is_chat:
             chunk["choices"] = [{"index": 0, "delta": {"content": text}}]
         else:
