@@ -15,7 +15,8 @@ from typing import Any
 import gevent
 import gevent.pool
 from locust import User, events
-from locust.runners import LocalRunner, MasterRunner, WorkerRunner
+from locust.runners import WORKER_REPORT_INTERVAL, LocalRunner, MasterRunner, WorkerRunner
+from locust.stats import CSV_STATS_INTERVAL_SEC
 
 from dpace_loadtest import coordinator as protocol
 from dpace_loadtest.arm_access import access_of
@@ -239,7 +240,18 @@ class MasterSide:
         self._environment.process_exit_code = code
         runner = self._environment.runner
         # Not from here: it ends the greenlet that brought the last message.
-        gevent.spawn(runner.quit if self._options.headless else runner.stop)
+        gevent.spawn_later(
+            self._seconds_until_written(), runner.quit if self._options.headless else runner.stop
+        )
+
+    def _seconds_until_written(self) -> float:
+        """How long locust takes to write the newest statistics to its CSV files, if it does."""
+        if not self._options.csv_prefix:
+            return 0.0
+        seconds: float = CSV_STATS_INTERVAL_SEC + 0.5
+        if isinstance(self._environment.runner, MasterRunner):
+            seconds += WORKER_REPORT_INTERVAL
+        return seconds
 
 
 def _write_result(path: Path, result: RunFacts | str) -> None:

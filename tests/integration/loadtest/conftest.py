@@ -1,4 +1,4 @@
-"""Load tests of the fake server, whose delays are known, over real sockets and in real processes."""
+"""Load tests of the fake server over real sockets and in real processes."""
 
 import json
 import socket

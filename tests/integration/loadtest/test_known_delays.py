@@ -72,7 +72,7 @@ def quick_answers():
 
 def test_an_open_loop_shows_a_stall(server, scripted, load, quick_answers):
     with server("--stall-after", "1") as fake:
-        facts, rows = load(
+        _, rows = load(
             url=fake.url,
             loads=[30],
             warm_up_seconds=0,

@@ -1,3 +1,4 @@
+import itertools
 import json
 from collections import Counter
 
@@ -74,7 +75,7 @@ def test_a_conversation_is_asked_turn_by_turn_with_the_servers_answers(server, s
     # The fake server counts messages as tokens: each turn brings an answer and a question more.
     assert {(row.turn, row.prompt_tokens) for row in rows} == {(0, 1), (1, 3), (2, 5)}
     first = [row for row in rows if row.session == 0]
-    for earlier, later in zip(first, first[1:], strict=False):
+    for earlier, later in itertools.pairwise(first):
         assert abs(later.scheduled_seconds - earlier.ended_seconds - 0.2) < 1e-6
         assert later.sent_seconds >= later.scheduled_seconds - 0.002
 

@@ -1,11 +1,16 @@
 """The command, plain locust, and several workers."""
 
+import contextlib
 import csv
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from subprocess import DEVNULL
 
+import httpx2
+import psutil
 import pytest
 import yaml
 
@@ -59,6 +64,20 @@ def scenario_file(tmp_path, scripted):
         return path
 
     return write
+
+
+def test_a_worker_that_is_gone_ends_the_run_with_its_reason(server, scenario_file):
+    with server() as fake:
+        scenario = scenario_file(fake.url, num_requests=400, workers=2)
+        command = [sys.executable, "-m", "dpace_serve.cli", "loadtest", "--scenario", scenario]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as loadtest:
+            _wait_for(lambda: fake.log()["num_requests"] > 10)
+            (master,) = psutil.Process(loadtest.pid).children()
+            master.children()[0].kill()
+            _, said = loadtest.communicate(timeout=60)
+    assert loadtest.returncode == 2
+    assert said.splitlines()[-1].startswith("dpace: worker ")
+    assert said.splitlines()[-1].endswith(" is gone. Start it and run again.")
 
 
 def dpace(*arguments):
@@ -138,6 +157,43 @@ def test_plain_locust_runs_the_scenario_with_our_entries_in_its_statistics(
     }
     assert {entry["Name"] for entry in entries.values()} == {"served scripted"}
     assert float(entries["ttft_from_send"]["Min Response Time"]) >= 20
+
+
+def test_the_web_page_of_locust_starts_a_run_and_shows_our_entries(
+    server, scenario_file, closed_port
+):
+    page = f"http://127.0.0.1:{closed_port}"
+    with server() as fake:
+        command = [
+            *(sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py"),
+            *("--web-host", "127.0.0.1", "--web-port", str(closed_port)),
+            *("--scenario", str(scenario_file("http://127.0.0.1:9"))),
+        ]
+        with (
+            subprocess.Popen(command, cwd=ROOT, stdin=DEVNULL, stderr=DEVNULL) as locust,
+            httpx2.Client(base_url=page, trust_env=False, timeout=10) as client,
+        ):
+            try:
+                _wait_for(lambda: client.get("/").status_code == 200)
+                # What the page's form sends; its host is where the requests go.
+                form = {"user_count": 1, "spawn_rate": 1, "host": fake.url}
+                assert client.post("/swarm", data=form).json()["success"]
+                _wait_for(lambda: client.get("/stats/requests").json()["state"] == "stopped")
+                stats = client.get("/stats/requests").json()["stats"]
+            finally:
+                locust.terminate()
+    counts = {entry["method"]: entry["num_requests"] for entry in stats if entry["method"]}
+    assert counts["end_to_end"] == counts["ttft_from_schedule"] == 10
+
+
+def _wait_for(is_true):
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx2.TransportError):
+            if is_true():
+                return
+        time.sleep(0.2)
+    raise TimeoutError
 
 
 def test_locust_without_a_scenario_says_how_to_name_one():
