@@ -44,11 +44,12 @@ test-all: setup lint types imports ## the same with the slow tests and small run
 	$(PYTEST) --timeout=1800 -m "not engine and not gpu"
 	$(PYTEST) --timeout=1800 -m "engine and not gpu"
 
-bench: setup ## speed of the bundled models, live drafters, time of a training step, memory of the loss, replay
+bench: setup ## speed of the bundled models, live drafters, training step, memory of the loss, replay, load generator
 	$(BIN)/dpace bench
 	OMP_NUM_THREADS=1 $(BIN)/python -m dpace_serve.demo.live_bench
 	OMP_NUM_THREADS=1 $(BIN)/python -m dpace_training.bench.step_time
 	OMP_NUM_THREADS=1 $(BIN)/python -m dpace_training.bench.replay
+	$(BIN)/python -m dpace_loadtest.bench.streams
 	$(BIN)/python -m dpace_training.bench.loss_memory --json training/results/loss-memory.json
 
 bench-peers: setup $(PEERS)/specforge/.ready $(PEERS)/speculators/.ready ## time of a D-PACE step against SpecForge and speculators (3 GB more on disk)

@@ -104,3 +104,24 @@ def test_warm_up_is_marked_and_a_sweep_goes_through_its_loads(server, scripted, 
         own = [row for row in rows if (row.load, row.round) == (cell.load, cell.round)]
         assert min(row.scheduled_seconds for row in own) >= cell.begin_seconds
         assert max(row.ended_seconds for row in own) <= cell.end_seconds
+
+
+def test_users_of_a_closed_loop_share_the_requests_and_wait_for_their_answers(
+    server, scripted, load
+):
+    with server() as fake:
+        _, rows = load(
+            url=fake.url,
+            mode="closed",
+            loads=[3],
+            warm_up_seconds=0.3,
+            num_requests=8,
+            workloads=[scripted({"first_ms": 100, "num_chunks": 1})],
+        )
+    measured = [row for row in rows if row.phase == "measured"]
+    assert sorted(row.session for row in measured) == list(range(8))
+    assert len(rows) > len(measured)  # the warm-up's come on top
+    for user in range(3):
+        own = [row for row in measured if row.session % 3 == user]
+        for earlier, later in itertools.pairwise(own):
+            assert later.sent_seconds >= earlier.ended_seconds
