@@ -31,7 +31,8 @@ class RequestRow:
         scheduled_seconds: When it was to be sent.
         sent_seconds: When it was.
         first_token_seconds: When the first chunk with text came; none without one.
-        last_token_seconds: When the last chunk with text came; none without one.
+        last_token_seconds: When the last chunk with text, or with the reason of the end, came: the
+            token that ends an answer has no text. None without a chunk with text.
         ended_seconds: When the answer, or the attempt, ended.
         chunk_gaps_seconds: Times between chunks with text, one fewer than there are chunks.
         outcome: How it ended.

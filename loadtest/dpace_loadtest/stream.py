@@ -52,6 +52,8 @@ class StreamedAnswer:
         response_id: The server's name of the request; none before its first chunk.
         texts: Texts of the chunks, without empty ones.
         text_moments: When each of these came, in seconds.
+        last_moment: When the last token came: with a text, or with the reason why the answer ends,
+            because the token that ends it has no text and is counted; none without a text.
         prompt_tokens: As the server counts; none where it did not say.
         completion_tokens: As the server counts; none where it did not say.
         error: What an error event inside the stream said.
@@ -62,6 +64,7 @@ class StreamedAnswer:
     response_id: str | None = None
     texts: list[str] = field(default_factory=list)
     text_moments: list[float] = field(default_factory=list)
+    last_moment: float | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     error: str | None = None
@@ -90,14 +93,20 @@ class StreamedAnswer:
             return
         if self.response_id is None and isinstance(chunk.get("id"), str):
             self.response_id = chunk["id"]
-        text = _text(chunk)
-        if text:
-            self.texts.append(text)
-            self.text_moments.append(moment)
+        for choice in chunk.get("choices", ())[:1]:
+            self._take_choice(choice, moment)
         usage = chunk.get("usage")
         if isinstance(usage, dict):
             self.prompt_tokens = usage.get("prompt_tokens")
             self.completion_tokens = usage.get("completion_tokens")
+
+    def _take_choice(self, choice: dict[str, Any], moment: float) -> None:
+        text = _text(choice)
+        if text:
+            self.texts.append(text)
+            self.text_moments.append(moment)
+        if self.texts and (text or choice.get("finish_reason") is not None):
+            self.last_moment = moment
 
     def _take_error(self, error: object) -> None:
         said = error if isinstance(error, dict) else {"message": str(error)}
@@ -106,12 +115,8 @@ class StreamedAnswer:
         self.error_status = code if isinstance(code, int) and 400 <= code < 600 else None
 
 
-def _text(chunk: dict[str, Any]) -> str:
+def _text(choice: dict[str, Any]) -> str:
     """What a chunk adds to the answer, thoughts included: they are tokens that the user sees."""
-    choices = chunk.get("choices")
-    if not choices:
-        return ""
-    choice = choices[0]
     delta = choice.get("delta")
     if delta is None:
         return choice.get("text") or ""

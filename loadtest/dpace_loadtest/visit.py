@@ -124,6 +124,7 @@ class Visitor:
         done: Exchange,
     ) -> RequestRow:
         moments = [moment - self.zero for moment in done.answer.text_moments]
+        last = done.answer.last_moment
         return RequestRow(
             response_id=done.answer.response_id or self._request_id(arrival, turn),
             arm=self.cell.arm.name,
@@ -137,7 +138,7 @@ class Visitor:
             scheduled_seconds=scheduled - self.zero,
             sent_seconds=done.sent - self.zero,
             first_token_seconds=moments[0] if moments else None,
-            last_token_seconds=moments[-1] if moments else None,
+            last_token_seconds=None if last is None else last - self.zero,
             ended_seconds=done.ended - self.zero,
             chunk_gaps_seconds=tuple(
                 later - earlier for earlier, later in itertools.pairwise(moments)

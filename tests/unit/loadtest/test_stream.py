@@ -85,6 +85,15 @@ def test_the_first_token_comes_with_the_first_text_and_not_with_the_role():
     assert said.is_complete
 
 
+def test_the_token_that_ends_an_answer_comes_last_although_it_has_no_text():
+    end = {"choices": [{"delta": {"content": ""}, "finish_reason": "stop"}]}
+    usage = {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 3}}
+    said = answer(delta("a"), delta("b"), delta(""), end, usage, b"[DONE]")
+    assert said.text_moments == [0.0, 1.0]
+    assert said.last_moment == 3.0
+    assert answer(end).last_moment is None  # an answer without text has no first token either
+
+
 def test_texts_of_completions_and_thoughts_count():
     thought = {"choices": [{"delta": {"reasoning": "hm"}}]}
     assert answer({"choices": [{"text": "a"}]}, thought).texts == ["a", "hm"]
