@@ -80,7 +80,7 @@ class Coordinator:
     ) -> None:
         self._run_id = run_id
         self._scenario = scenario
-        self._num_workers = num_workers
+        self.num_workers = num_workers
         self._rows = rows
         self._post = post
         self._end = end
@@ -122,10 +122,10 @@ class Coordinator:
             self._end(reason)
 
     def _on_ready(self, worker: str) -> None:
-        if worker in self._workers or len(self._workers) == self._num_workers:
+        if worker in self._workers or len(self._workers) == self.num_workers:
             return
         self._workers.append(worker)
-        if len(self._workers) < self._num_workers:
+        if len(self._workers) < self.num_workers:
             return
         scenario = self._scenario.model_dump(mode="json")
         for place, name in enumerate(self._workers):
@@ -133,7 +133,7 @@ class Coordinator:
                 "run_id": self._run_id,
                 "scenario": scenario,
                 "worker": place,
-                "num_workers": self._num_workers,
+                "num_workers": self.num_workers,
             }
             self._post.send(SETUP, setup, name)
 
@@ -144,7 +144,7 @@ class Coordinator:
                 "the workers must have the same prompts, but their files differ. "
                 "Copy the prompt files of the scenario to every machine."
             )
-        elif len(self._hashes) == self._num_workers:
+        elif len(self._hashes) == self.num_workers:
             self._zero = self._now()
             self._started_unix_seconds = time.time()
             self._begin(0)
@@ -173,7 +173,7 @@ class Coordinator:
         if running is None or message["number"] != running.number:
             return
         running.cpu_shares[worker] = message["cpu_share"]
-        if len(running.cpu_shares) < self._num_workers:
+        if len(running.cpu_shares) < self.num_workers:
             return
         self._rows.flush()
         facts = _facts(running, end_seconds=self._now() - self._zero)
@@ -187,7 +187,7 @@ class Coordinator:
             RunFacts(
                 run_id=self._run_id,
                 started_unix_seconds=self._started_unix_seconds,
-                num_workers=self._num_workers,
+                num_workers=self.num_workers,
                 prompts_sha256=next(iter(self._hashes.values())),
                 cells=tuple(self._done),
             )

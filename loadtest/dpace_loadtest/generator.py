@@ -138,6 +138,6 @@ class Generator:
         )
 
     def _wait_until(self, moment: float) -> None:
-        wait = moment - time.perf_counter()
-        if wait > 0:
+        # A sleep may end a little early, where it is counted from the last turn of an event loop.
+        while (wait := moment - time.perf_counter()) > 0:
             self._crew.sleep(wait)

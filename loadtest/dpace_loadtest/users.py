@@ -7,7 +7,6 @@ worker runs one dispatcher, whatever number of users locust is asked for.
 import contextlib
 import logging
 import os
-import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -19,26 +18,19 @@ from locust.runners import WORKER_REPORT_INTERVAL, LocalRunner, MasterRunner, Wo
 from locust.stats import CSV_STATS_INTERVAL_SEC
 
 from dpace_loadtest import coordinator as protocol
-from dpace_loadtest.arm_access import access_of
 from dpace_loadtest.coordinator import Coordinator
-from dpace_loadtest.generator import Generator
-from dpace_loadtest.plan import Place, cells
-from dpace_loadtest.prompts import content_hash
-from dpace_loadtest.row_file import row_to_dict
-from dpace_loadtest.rows import RequestRow
 from dpace_loadtest.run_facts import RunFacts, write_facts, write_failure
 from dpace_loadtest.saturation import saturation
 from dpace_loadtest.scenario import ScenarioConfig
-from dpace_loadtest.statistics_events import event_values
+from dpace_loadtest.worker_side import WorkerSide
 from dpace_serve.command_line import EXIT_BAD_RESULT, EXIT_MISTAKE
-from dpace_serve.config import build_config, load_config
+from dpace_serve.config import load_config
 from dpace_serve.errors import ConfigError, DpaceError
+from dpace_serve.result_file import require_writable
 
 logger = logging.getLogger(__name__)
 
 SCENARIO_VARIABLE = "DPACE_SCENARIO"
-ROWS_PER_MESSAGE = 100
-SECONDS_BETWEEN_MESSAGES = 1.0
 SECONDS_BETWEEN_LOOKS = 1.0
 
 
@@ -81,98 +73,6 @@ class _GreenletCrew:
 
     def _note(self, greenlet: Any) -> None:  # noqa: ANN401 - gevent has no types
         self._failure = self._failure or greenlet.exception
-
-
-class WorkerSide:
-    """A worker's part: does what the coordinator says, and sends it the rows."""
-
-    def __init__(self, environment: Any) -> None:  # noqa: ANN401 - locust has no types
-        self._environment = environment
-        self._crew: _GreenletCrew | None = None
-        self._generator: Generator | None = None
-        self._scenario: ScenarioConfig | None = None
-        self._waiting: list[dict[str, Any]] = []
-        self._sent = 0.0
-        self._task: Any = None
-
-    def on_start(self, **_: object) -> None:
-        """Locust starts a run."""
-        self._send(protocol.READY, {})
-
-    def on_stop(self, **_: object) -> None:
-        """Locust stops it, whether it is done or not."""
-        if self._task is not None:
-            self._task.kill(block=False)
-        if self._crew is not None:
-            self._crew.kill()
-
-    def on_setup(self, *, environment: object, msg: Any) -> None:  # noqa: ANN401, ARG002 - locust's names
-        """The coordinator says what the scenario is."""
-        self._task = gevent.spawn(self._set_up, msg.data)
-
-    def on_cell(self, *, environment: object, msg: Any) -> None:  # noqa: ANN401, ARG002 - locust's names
-        """The coordinator says that a cell begins."""
-        received = time.perf_counter()
-        self._task = gevent.spawn(self._run_cell, msg.data, received)
-
-    def _set_up(self, setup: dict[str, Any]) -> None:
-        try:
-            scenario = build_config(ScenarioConfig, setup["scenario"], source="the master")
-            self._scenario = scenario
-            self._crew = _GreenletCrew(scenario.max_in_flight)
-            self._generator = Generator(
-                setup["run_id"],
-                scenario,
-                Place(setup["worker"], setup["num_workers"]),
-                {arm.name: access_of(arm, scenario) for arm in scenario.arms},
-                self._crew,
-                self._leave,
-            )
-        except DpaceError as error:
-            self._send(protocol.PREPARED, {"error": str(error)})
-            return
-        prompts = content_hash(self._generator.conversations)
-        self._send(protocol.PREPARED, {"prompts_sha256": prompts})
-
-    def _run_cell(self, order: dict[str, Any], received: float) -> None:
-        assert self._generator is not None  # the coordinator waits for it  # noqa: S101
-        assert self._scenario is not None  # noqa: S101 - as above
-        number = order["number"]
-        zero = received - order["elapsed_seconds"]
-        cpu_before = time.process_time()
-        try:
-            self._generator.run(
-                cells(self._scenario)[number], zero=zero, start=received + order["lead_seconds"]
-            )
-        except DpaceError as error:
-            self._send(protocol.DONE, {"error": str(error)})
-            return
-        except Exception as error:
-            # Whatever it was, the master would wait for this worker for ever.
-            logger.exception("a request failed in the generator itself")
-            self._send(protocol.DONE, {"error": f"fault of the generator: {error!r}"})
-            raise
-        self._flush()
-        cpu_share = (time.process_time() - cpu_before) / (time.perf_counter() - received)
-        self._send(protocol.DONE, {"number": number, "cpu_share": cpu_share})
-
-    def _leave(self, row: RequestRow) -> None:
-        self._waiting.append(row_to_dict(row))
-        is_late = time.perf_counter() - self._sent > SECONDS_BETWEEN_MESSAGES
-        if is_late or len(self._waiting) >= ROWS_PER_MESSAGE:
-            self._flush()
-        if row.phase == "measured":
-            for values in event_values(row):
-                self._environment.events.request.fire(**values)
-
-    def _flush(self) -> None:
-        rows, self._waiting = self._waiting, []
-        self._sent = time.perf_counter()
-        if rows:
-            self._send(protocol.ROWS, {"rows": rows})
-
-    def _send(self, kind: str, message: protocol.Message) -> None:
-        self._environment.runner.send_message(kind, message)
 
 
 class MasterSide:
@@ -221,11 +121,11 @@ class MasterSide:
         runner = self._environment.runner
         while not coordinator.has_ended and isinstance(runner, MasterRunner):
             gevent.sleep(SECONDS_BETWEEN_LOOKS)
-            clients = runner.clients
-            for worker in coordinator.workers:
-                if worker not in clients or clients[worker].state == "missing":
-                    coordinator.fail(f"worker {worker} is gone. Start it and run again.")
-                    return
+            alive = {worker.id for worker in runner.clients.all if worker.state != "missing"}
+            gone = [worker for worker in coordinator.workers if worker not in alive]
+            if gone or len(alive) < coordinator.num_workers:
+                names = ", ".join(gone) or "one that had not begun"
+                coordinator.fail(f"a worker is gone ({names}). Start it and run again.")
 
     def _end(self, result: RunFacts | str) -> None:
         code = 0
@@ -292,23 +192,26 @@ def _set_up(environment: Any, runner: Any, **_: object) -> None:  # noqa: ANN401
         logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("dpace_loadtest").setLevel(logging.INFO)
     if isinstance(runner, LocalRunner | MasterRunner):
-        _check_scenario(environment)
+        _check_options(environment)
         master = MasterSide(environment)
         environment.events.test_start.add_listener(master.on_start)
         environment.events.test_stop.add_listener(master.on_stop)
         for kind in (protocol.READY, protocol.PREPARED, protocol.ROWS, protocol.DONE):
             runner.register_message(kind, master.on_message)
     if isinstance(runner, LocalRunner | WorkerRunner):
-        worker = WorkerSide(environment)
+        worker = WorkerSide(environment, gevent.spawn, _GreenletCrew)
         environment.events.test_start.add_listener(worker.on_start)
         environment.events.test_stop.add_listener(worker.on_stop)
         runner.register_message(protocol.SETUP, worker.on_setup)
         runner.register_message(protocol.CELL, worker.on_cell)
 
 
-def _check_scenario(environment: Any) -> None:  # noqa: ANN401 - locust has no types
+def _check_options(environment: Any) -> None:  # noqa: ANN401 - locust has no types
+    options = environment.parsed_options
     try:
         scenario_of(environment)
+        for file in (options.rows, options.facts):
+            require_writable(Path(file) if file else None)
     except DpaceError as error:
         logger.error("%s", error)  # noqa: TRY400 - a mistake of the user is one line
         raise SystemExit(EXIT_MISTAKE) from None

@@ -76,8 +76,8 @@ def test_a_worker_that_is_gone_ends_the_run_with_its_reason(server, scenario_fil
             master.children()[0].kill()
             _, said = loadtest.communicate(timeout=60)
     assert loadtest.returncode == 2
-    assert said.splitlines()[-1].startswith("dpace: worker ")
-    assert said.splitlines()[-1].endswith(" is gone. Start it and run again.")
+    assert said.splitlines()[-1].startswith("dpace: a worker is gone (")
+    assert said.splitlines()[-1].endswith("). Start it and run again.")
 
 
 def dpace(*arguments):
