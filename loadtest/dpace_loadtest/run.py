@@ -1,5 +1,6 @@
 """Runs a scenario in locust, in a process of its own, and gives back what it left."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,6 +8,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from dpace_loadtest.run_facts import RunFacts, read_facts
@@ -66,6 +69,11 @@ def _run_locust(command: list[str]) -> int:
         for name, value in os.environ.items()
         if not name.startswith(_LOCUST_VARIABLES)  # they are options, and not ours
     }
+    with _exit_on_terminate():
+        return _wait_for(command, environment)
+
+
+def _wait_for(command: list[str], environment: dict[str, str]) -> int:
     # In a group of its own, so that its workers end with it.
     process = subprocess.Popen(  # noqa: S603 - our own command line
         command,
@@ -78,6 +86,19 @@ def _run_locust(command: list[str]) -> int:
         return process.wait()
     finally:
         _end_group(process)
+
+
+@contextlib.contextmanager
+def _exit_on_terminate() -> Iterator[None]:
+    """Leave through every `finally`; else locust would stay behind and go on asking the server."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread hears signals
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

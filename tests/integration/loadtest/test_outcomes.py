@@ -2,6 +2,8 @@ import itertools
 import json
 from collections import Counter
 
+import pytest
+
 QUICK = {"first_ms": 20, "gap_ms": 20, "num_chunks": 3}
 SCRIPTS = {
     "ok": {**QUICK},
@@ -125,3 +127,24 @@ def test_users_of_a_closed_loop_share_the_requests_and_wait_for_their_answers(
         own = [row for row in measured if row.session % 3 == user]
         for earlier, later in itertools.pairwise(own):
             assert later.sent_seconds >= earlier.ended_seconds
+
+
+def test_a_generator_that_may_not_send_more_shows_it_as_lag(server, scripted, load):
+    with server() as fake:
+        facts, rows = load(
+            url=fake.url,
+            loads=[20],
+            arrivals={"process": "constant"},
+            warm_up_seconds=0,
+            num_requests=6,
+            workloads=[scripted({"first_ms": 250, "num_chunks": 1})],
+            max_in_flight=1,
+        )
+    # One at a time, 0.25 s each, due every 0.05 s: number n is sent 0.2 n late.
+    for number, row in enumerate(rows):
+        assert row.send_lag_seconds >= 0.2 * number - 0.005
+        assert row.ttft_from_schedule_seconds == pytest.approx(
+            row.send_lag_seconds + row.ttft_from_send_seconds
+        )
+    assert facts.cells[0].p99_send_lag_ms >= 995
+    assert facts.saturated(50.0) == [facts.cells[0]]

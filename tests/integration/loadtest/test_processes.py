@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -78,6 +79,21 @@ def test_a_worker_that_is_gone_ends_the_run_with_its_reason(server, scenario_fil
     assert loadtest.returncode == 2
     assert said.splitlines()[-1].startswith("dpace: a worker is gone (")
     assert said.splitlines()[-1].endswith("). Start it and run again.")
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_is_ended_leaves_no_generator_behind(server, scenario_file, sent):
+    with server() as fake:
+        scenario = scenario_file(fake.url, num_requests=4000, workers=2)
+        command = [sys.executable, "-m", "dpace_serve.cli", "loadtest", "--scenario", scenario]
+        with subprocess.Popen(command, stderr=DEVNULL) as loadtest:
+            _wait_for(lambda: fake.log()["num_requests"] > 10)
+            generators = psutil.Process(loadtest.pid).children(recursive=True)
+            assert len(generators) == 3
+            loadtest.send_signal(sent)
+            loadtest.wait(30)
+        _wait_for(lambda: not any(one.is_running() for one in generators))
+    assert loadtest.returncode != 0
 
 
 def dpace(*arguments):
