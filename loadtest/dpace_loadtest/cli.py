@@ -43,7 +43,7 @@ def loadtest(
             "Install it: pip install 'dpace-serve[loadtest]'."
         )
     log_to_stderr()
-    from dpace_loadtest.finish import finish
+    from dpace_loadtest.brief_summary import finish
     from dpace_loadtest.run import run
     from dpace_loadtest.saturation import saturation
     from dpace_loadtest.scenario import ScenarioConfig
@@ -53,9 +53,9 @@ def loadtest(
     resolved = load_config(ScenarioConfig, scenario, [*overrides({"url": url}), *(settings or [])])
     with tempfile.TemporaryDirectory(prefix="dpace-rows-") as folder:
         rows = rows_file or Path(folder) / "rows.jsonl"
-        facts = run(resolved, rows)
-        is_good = finish(resolved, facts, rows, json_file=json_file, html_file=html_file)
-    reason = saturation(facts, resolved.max_send_lag_ms)
+        record = run(resolved, rows)
+        is_good = finish(resolved, record, rows, json_file=json_file, html_file=html_file)
+    reason = saturation(record, resolved.max_send_lag_ms)
     if reason is not None:
         typer.echo(f"dpace: {reason}", err=True)
     raise typer.Exit(0 if is_good and reason is None else EXIT_BAD_RESULT)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO
 
 from dpace_loadtest.plan import Cell, cells
-from dpace_loadtest.run_facts import CellFacts, RunFacts
+from dpace_loadtest.run_record import CellRecord, RunRecord
 from dpace_loadtest.saturation import percentile
 from dpace_loadtest.scenario import ScenarioConfig
 
@@ -64,7 +64,7 @@ class Coordinator:
         num_workers: Workers to wait for.
         rows: Takes a line of JSON for each request.
         post: Reaches the workers.
-        end: Called once, with the facts of the whole run or the reason why there are none.
+        end: Called once, with the record of the whole run or the reason why there is none.
         now: Clock in seconds.
     """
 
@@ -75,7 +75,7 @@ class Coordinator:
         num_workers: int,
         rows: TextIO,
         post: Post,
-        end: Callable[[RunFacts | str], None],
+        end: Callable[[RunRecord | str], None],
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._run_id = run_id
@@ -91,7 +91,7 @@ class Coordinator:
         self._zero = 0.0
         self._started_unix_seconds = 0.0
         self._running: _RunningCell | None = None
-        self._done: list[CellFacts] = []
+        self._done: list[CellRecord] = []
         self.has_ended = False
 
     @property
@@ -116,7 +116,7 @@ class Coordinator:
                 self._on_done(message, worker)
 
     def fail(self, reason: str) -> None:
-        """End the run without its facts."""
+        """End the run without its record."""
         if not self.has_ended:
             self.has_ended = True
             self._end(reason)
@@ -176,15 +176,15 @@ class Coordinator:
         if len(running.cpu_shares) < self.num_workers:
             return
         self._rows.flush()
-        facts = _facts(running, end_seconds=self._now() - self._zero)
-        self._done.append(facts)
-        logger.info("%s", _progress(facts, self._scenario, len(self._done), len(self._cells)))
+        record = _record(running, end_seconds=self._now() - self._zero)
+        self._done.append(record)
+        logger.info("%s", _progress(record, self._scenario, len(self._done), len(self._cells)))
         if len(self._done) < len(self._cells):
             self._begin(running.number + 1)
             return
         self.has_ended = True
         self._end(
-            RunFacts(
+            RunRecord(
                 run_id=self._run_id,
                 started_unix_seconds=self._started_unix_seconds,
                 num_workers=self.num_workers,
@@ -194,9 +194,9 @@ class Coordinator:
         )
 
 
-def _facts(running: _RunningCell, *, end_seconds: float) -> CellFacts:
+def _record(running: _RunningCell, *, end_seconds: float) -> CellRecord:
     lags = running.send_lags
-    return CellFacts(
+    return CellRecord(
         arm=running.cell.arm.name,
         load=running.cell.load,
         round=running.cell.round,
@@ -209,12 +209,12 @@ def _facts(running: _RunningCell, *, end_seconds: float) -> CellFacts:
     )
 
 
-def _progress(facts: CellFacts, scenario: ScenarioConfig, number: int, total: int) -> str:
+def _progress(record: CellRecord, scenario: ScenarioConfig, number: int, total: int) -> str:
     unit = "requests/s" if scenario.mode == "open" else "users, closed loop"
-    lag = facts.p99_send_lag_ms
+    lag = record.p99_send_lag_ms
     return (
-        f"[{number}/{total}] {facts.arm}, {facts.load:g} {unit}, round {facts.round + 1}: "
-        f"{facts.num_requests} requests, {facts.num_failed} failed, "
-        f"{facts.end_seconds - facts.begin_seconds:.1f} s"
+        f"[{number}/{total}] {record.arm}, {record.load:g} {unit}, round {record.round + 1}: "
+        f"{record.num_requests} requests, {record.num_failed} failed, "
+        f"{record.end_seconds - record.begin_seconds:.1f} s"
         + ("" if lag is None else f", p99 lag of sending {lag:.1f} ms")
     )

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from dpace_loadtest.run_facts import RunFacts, read_facts
+from dpace_loadtest.run_record import RunRecord, read_record
 from dpace_loadtest.scenario import ScenarioConfig
 from dpace_serve.errors import LoadTestError
 
@@ -22,7 +22,7 @@ _LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 _LOCUST_VARIABLES = ("LOCUST_", "DPACE_SCENARIO")
 
 
-def run(scenario: ScenarioConfig, rows: Path) -> RunFacts:
+def run(scenario: ScenarioConfig, rows: Path) -> RunRecord:
     """Run every cell of a scenario; progress goes to stderr.
 
     Locust runs beside this process and not in it, because it patches sockets and threads.
@@ -36,22 +36,22 @@ def run(scenario: ScenarioConfig, rows: Path) -> RunFacts:
     """
     with tempfile.TemporaryDirectory(prefix="dpace-loadtest-") as folder:
         resolved = Path(folder) / "scenario.json"
-        facts = Path(folder) / "facts.json"
+        record = Path(folder) / "record.json"
         resolved.write_text(json.dumps(scenario.model_dump(mode="json")), encoding="utf-8")
-        status = _run_locust(_command(scenario, resolved, rows, facts))
-        if not facts.exists():
+        status = _run_locust(_command(scenario, resolved, rows, record))
+        if not record.exists():
             raise LoadTestError(
                 f"locust stopped with exit status {status} and left no result. "
                 "Its own message stands above."
             )
-        return read_facts(facts)
+        return read_record(record)
 
 
-def _command(scenario: ScenarioConfig, resolved: Path, rows: Path, facts: Path) -> list[str]:
+def _command(scenario: ScenarioConfig, resolved: Path, rows: Path, record: Path) -> list[str]:
     command = [
         *(sys.executable, "-m", "locust", "-f", str(_LOCUSTFILE)),
         *("--headless", "--only-summary", "--skip-log-setup"),
-        *("--scenario", str(resolved), "--rows", str(rows), "--facts", str(facts)),
+        *("--scenario", str(resolved), "--rows", str(rows), "--record", str(record)),
     ]
     if scenario.workers > 1:
         # A port of its own, so that several load tests can run on one machine.

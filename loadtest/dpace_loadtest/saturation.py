@@ -3,12 +3,12 @@
 import math
 from collections.abc import Sequence
 
-from dpace_loadtest.run_facts import RunFacts
+from dpace_loadtest.run_record import RunRecord
 
 
-def saturation(facts: RunFacts, max_send_lag_ms: float) -> str | None:
+def saturation(record: RunRecord, max_send_lag_ms: float) -> str | None:
     """Why the times of a run cannot be trusted; none if they can."""
-    late = facts.saturated(max_send_lag_ms)
+    late = record.saturated(max_send_lag_ms)
     if not late:
         return None
     worst = max(late, key=lambda cell: cell.p99_send_lag_ms or 0.0)

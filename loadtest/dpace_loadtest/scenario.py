@@ -36,6 +36,8 @@ class ScenarioConfig(Config):
     """Server of the arms that name none."""
     arms: Annotated[tuple[ArmConfig, ...], Field(min_length=1)] = (ArmConfig(name="served"),)
     """What is compared, in the order of the first round; every second round reverses it."""
+    baseline: str | None = None
+    """Arm that the others are compared with; none takes one without a drafter, or the first."""
     rounds: Annotated[int, Field(ge=1, le=100)] = 1
     """How often every arm has its turn; each round draws new arrivals, the same for all arms."""
 
@@ -80,6 +82,8 @@ class ScenarioConfig(Config):
     """Generator processes on this machine; each takes one core."""
     slo: SloConfig = SloConfig()
     """What counts as good."""
+    max_failed_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Share of the requests of an arm's lowest load that may fail before the run counts as bad."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "ScenarioConfig":
@@ -92,6 +96,8 @@ class ScenarioConfig(Config):
         ):
             if len(set(names)) < len(names):
                 raise ValueError(f"{what} must differ, got {', '.join(names)}")
+        if self.baseline is not None and self.baseline not in [arm.name for arm in self.arms]:
+            raise ValueError(f"baseline must be one of the arms, got {self.baseline}")
         if self.mode == "closed":
             if self.arrivals != ArrivalConfig():
                 raise ValueError("arrivals are for mode open; a closed loop waits for answers")

@@ -19,7 +19,7 @@ from locust.stats import CSV_STATS_INTERVAL_SEC
 
 from dpace_loadtest import coordinator as protocol
 from dpace_loadtest.coordinator import Coordinator
-from dpace_loadtest.run_facts import RunFacts, write_facts, write_failure
+from dpace_loadtest.run_record import RunRecord, write_failure, write_record
 from dpace_loadtest.saturation import saturation
 from dpace_loadtest.scenario import ScenarioConfig
 from dpace_loadtest.worker_side import WorkerSide
@@ -127,13 +127,13 @@ class MasterSide:
                 names = ", ".join(gone) or "one that had not begun"
                 coordinator.fail(f"a worker is gone ({names}). Start it and run again.")
 
-    def _end(self, result: RunFacts | str) -> None:
+    def _end(self, result: RunRecord | str) -> None:
         code = 0
         reason = result if isinstance(result, str) else saturation(result, self._max_send_lag_ms)
         if reason is not None:
             code = EXIT_MISTAKE if isinstance(result, str) else EXIT_BAD_RESULT
-        if self._options.facts:
-            _write_result(Path(self._options.facts), result)  # and who asked for it says it
+        if self._options.record:
+            _write_result(Path(self._options.record), result)  # and who asked for it says it
         elif reason is not None:
             logger.error("%s", reason)
         # Failed requests are a result, not a failure of the run.
@@ -154,11 +154,11 @@ class MasterSide:
         return seconds
 
 
-def _write_result(path: Path, result: RunFacts | str) -> None:
+def _write_result(path: Path, result: RunRecord | str) -> None:
     if isinstance(result, str):
         write_failure(path, result)
     else:
-        write_facts(path, result)
+        write_record(path, result)
 
 
 def scenario_of(environment: Any) -> ScenarioConfig:  # noqa: ANN401 - locust has no types
@@ -183,7 +183,7 @@ def _add_options(parser: Any) -> None:  # noqa: ANN401 - locust has no types
         "--scenario", env_var=SCENARIO_VARIABLE, help="YAML file of the load test", metavar="FILE"
     )
     ours.add_argument("--rows", help="JSONL file for a row per request", metavar="FILE")
-    ours.add_argument("--facts", help="JSON file for the facts of the run", metavar="FILE")
+    ours.add_argument("--record", help="JSON file for the record of the run", metavar="FILE")
 
 
 def _set_up(environment: Any, runner: Any, **_: object) -> None:  # noqa: ANN401 - locust has no types
@@ -210,7 +210,7 @@ def _check_options(environment: Any) -> None:  # noqa: ANN401 - locust has no ty
     options = environment.parsed_options
     try:
         scenario_of(environment)
-        for file in (options.rows, options.facts):
+        for file in (options.rows, options.record):
             require_writable(Path(file) if file else None)
     except DpaceError as error:
         logger.error("%s", error)  # noqa: TRY400 - a mistake of the user is one line

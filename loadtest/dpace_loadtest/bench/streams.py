@@ -80,7 +80,7 @@ def measure_streams(num_streams: int, seconds: float) -> StreamsResult:
 
 def _measure(server: FakeProcess, folder: Path, num_streams: int, seconds: float) -> StreamsResult:
     rows_file = folder / "rows.jsonl"
-    facts = run(_scenario(server, folder, num_streams, seconds), rows_file)
+    record = run(_scenario(server, folder, num_streams, seconds), rows_file)
     delays = server.log()["first_delays_seconds"]
     rows = [row for row in read_rows(rows_file) if row.phase == "measured"]
     errors = [
@@ -89,7 +89,7 @@ def _measure(server: FakeProcess, folder: Path, num_streams: int, seconds: float
         if row.ttft_from_send_seconds is not None
     ]
     tpots = [1e3 * row.tpot_seconds for row in rows if row.tpot_seconds is not None]
-    (cell,) = facts.cells
+    (cell,) = record.cells
     return StreamsResult(
         num_streams=num_streams,
         num_measured=len(rows),

@@ -45,13 +45,13 @@ def scripted(tmp_path):
 
 @pytest.fixture
 def load(tmp_path):
-    """Run a scenario: its facts, and its rows in the order of their schedule."""
+    """Run a scenario: its record, and its rows in the order of their schedule."""
 
     def measure(**values):
         scenario = build_config(ScenarioConfig, values, source="test")
         rows_file = tmp_path / "rows.jsonl"
-        facts = run(scenario, rows_file)
-        return facts, sorted(read_rows(rows_file), key=lambda row: row.scheduled_seconds)
+        record = run(scenario, rows_file)
+        return record, sorted(read_rows(rows_file), key=lambda row: row.scheduled_seconds)
 
     return measure
 

@@ -31,7 +31,7 @@ def test_times_are_within_2_percent_of_the_schedule_through_a_stall(server, scri
         }
     )
     with server("--stall-after", str(stall_begin)) as fake:
-        facts, rows = load(
+        record, rows = load(
             url=fake.url,
             loads=[8],
             arrivals={"process": "constant"},
@@ -43,7 +43,7 @@ def test_times_are_within_2_percent_of_the_schedule_through_a_stall(server, scri
     assert len(rows) == 48
     assert {row.outcome for row in rows} == {"ok"}
     assert {row.completion_tokens for row in rows} == {8}
-    begin = facts.cells[0].begin_seconds
+    begin = record.cells[0].begin_seconds
     expected_ttft, expected_tpot = [], []
     for number, row in enumerate(rows):
         due = number / 8

@@ -29,7 +29,7 @@ EXPECTED = {
 
 def test_what_goes_wrong_is_counted_apart_and_ends_nothing(server, scripted, load, closed_port):
     with server() as fake:
-        facts, rows = load(
+        record, rows = load(
             arms=[
                 {"name": "fake", "url": fake.url},
                 {"name": "nobody", "url": f"http://127.0.0.1:{closed_port}", "model": "m"},
@@ -48,7 +48,7 @@ def test_what_goes_wrong_is_counted_apart_and_ends_nothing(server, scripted, loa
     assert Counter((row.outcome, row.status) for row in by_arm["nobody"]) == {
         ("unreachable", None): 16
     }
-    assert [cell.num_failed for cell in facts.cells] == [12, 16]
+    assert [cell.num_failed for cell in record.cells] == [12, 16]
     keys = {name: [row.prompt_key for row in rows] for name, rows in by_arm.items()}
     assert keys["fake"] == keys["nobody"]  # both arms are asked the same, in the same order
     for row in rows:
@@ -84,7 +84,7 @@ def test_a_conversation_is_asked_turn_by_turn_with_the_servers_answers(server, s
 
 def test_warm_up_is_marked_and_a_sweep_goes_through_its_loads(server, scripted, load):
     with server() as fake:
-        facts, rows = load(
+        record, rows = load(
             url=fake.url,
             loads=[10, 20],
             rounds=2,
@@ -100,9 +100,14 @@ def test_warm_up_is_marked_and_a_sweep_goes_through_its_loads(server, scripted, 
         for number in (0, 1)
         for phase in ("warm_up", "measured")
     }
-    assert [(cell.load, cell.round) for cell in facts.cells] == [(10, 0), (20, 0), (10, 1), (20, 1)]
+    assert [(cell.load, cell.round) for cell in record.cells] == [
+        (10, 0),
+        (20, 0),
+        (10, 1),
+        (20, 1),
+    ]
     # No request of one cell meets those of the next.
-    for cell in facts.cells:
+    for cell in record.cells:
         own = [row for row in rows if (row.load, row.round) == (cell.load, cell.round)]
         assert min(row.scheduled_seconds for row in own) >= cell.begin_seconds
         assert max(row.ended_seconds for row in own) <= cell.end_seconds
@@ -131,7 +136,7 @@ def test_users_of_a_closed_loop_share_the_requests_and_wait_for_their_answers(
 
 def test_a_generator_that_may_not_send_more_shows_it_as_lag(server, scripted, load):
     with server() as fake:
-        facts, rows = load(
+        record, rows = load(
             url=fake.url,
             loads=[20],
             arrivals={"process": "constant"},
@@ -146,5 +151,5 @@ def test_a_generator_that_may_not_send_more_shows_it_as_lag(server, scripted, lo
         assert row.ttft_from_schedule_seconds == pytest.approx(
             row.send_lag_seconds + row.ttft_from_send_seconds
         )
-    assert facts.cells[0].p99_send_lag_ms >= 995
-    assert facts.saturated(50.0) == [facts.cells[0]]
+    assert record.cells[0].p99_send_lag_ms >= 995
+    assert record.saturated(50.0) == [record.cells[0]]

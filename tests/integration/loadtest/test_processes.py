@@ -25,7 +25,7 @@ def test_two_workers_send_the_schedule_of_one(server, scripted, load):
     sent = {}
     with server() as fake:
         for workers in (1, 2):
-            facts, rows = load(
+            record, rows = load(
                 url=fake.url,
                 loads=[20],
                 warm_up_seconds=0.5,
@@ -34,13 +34,13 @@ def test_two_workers_send_the_schedule_of_one(server, scripted, load):
                 workers=workers,
                 max_send_lag_ms=1000,
             )
-            assert facts.num_workers == workers
-            begin = facts.cells[0].begin_seconds
+            assert record.num_workers == workers
+            begin = record.cells[0].begin_seconds
             sent[workers] = [
                 (row.session, row.prompt_key, row.phase, round(row.scheduled_seconds - begin, 2))
                 for row in rows
             ]
-            assert facts.cells[0].num_requests == len(rows)
+            assert record.cells[0].num_requests == len(rows)
     assert len({number for number, *_ in sent[1]}) == len(sent[1])
     assert [one[:3] for one in sorted(sent[2])] == [one[:3] for one in sorted(sent[1])]
     for alone, shared in zip(sorted(sent[1]), sorted(sent[2]), strict=True):

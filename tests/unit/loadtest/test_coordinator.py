@@ -4,12 +4,12 @@ import json
 import pytest
 
 from dpace_loadtest.coordinator import CELL, DONE, PREPARED, READY, ROWS, SETUP, Coordinator
-from dpace_loadtest.run_facts import (
-    CellFacts,
-    RunFacts,
-    read_facts,
-    write_facts,
+from dpace_loadtest.run_record import (
+    CellRecord,
+    RunRecord,
+    read_record,
     write_failure,
+    write_record,
 )
 from dpace_loadtest.saturation import percentile, saturation
 from dpace_loadtest.scenario import ScenarioConfig
@@ -84,9 +84,9 @@ def test_a_cell_begins_when_all_have_done_the_last():
     assert [(one["number"], one["elapsed_seconds"]) for one in cells] == [(1, 10), (1, 10)]
     stage.take(DONE, "x", number=1, cpu_share=0.1)
     stage.take(DONE, "y", number=1, cpu_share=0.1)
-    (facts,) = stage.ends
-    assert [(one.arm, one.cpu_share) for one in facts.cells] == [("a", 0.6), ("b", 0.1)]
-    assert facts.cells[0].end_seconds == 10.0
+    (record,) = stage.ends
+    assert [(one.arm, one.cpu_share) for one in record.cells] == [("a", 0.6), ("b", 0.1)]
+    assert record.cells[0].end_seconds == 10.0
 
 
 def test_rows_are_written_and_counted_for_their_cell():
@@ -97,7 +97,7 @@ def test_rows_are_written_and_counted_for_their_cell():
     stage.take(ROWS, "x", rows=late[1:])
     stage.take(DONE, "x", number=0, cpu_share=0.5)
     assert [json.loads(line) for line in stage.rows.getvalue().splitlines()] == late
-    ((cell,),) = [facts.cells for facts in stage.ends]
+    ((cell,),) = [record.cells for record in stage.ends]
     assert (cell.num_requests, cell.num_failed) == (3, 1)
     assert cell.p99_send_lag_ms == pytest.approx(4.0)  # the warm-up's 8 s do not count
 
@@ -135,14 +135,16 @@ def test_strangers_and_stale_messages_change_nothing():
     assert stage.ends == []
 
 
-def cell_facts(lag):
-    return CellFacts("a", 4.0, 0, 0.0, 1.0, 10, 0, lag, 0.97)
+def cell_record(lag):
+    return CellRecord("a", 4.0, 0, 0.0, 1.0, 10, 0, lag, 0.97)
 
 
 def test_the_generator_is_saturated_above_the_limit_and_not_at_it():
-    facts = RunFacts("run", 0.0, 1, "h", (cell_facts(20.0), cell_facts(None), cell_facts(81.0)))
-    assert saturation(facts, 81.0) is None
-    reason = saturation(facts, 50.0)
+    record = RunRecord(
+        "run", 0.0, 1, "h", (cell_record(20.0), cell_record(None), cell_record(81.0))
+    )
+    assert saturation(record, 81.0) is None
+    reason = saturation(record, 50.0)
     assert "must be at most 50 ms, was 81 ms at load 4 (busiest worker: 97 % of a core)" in reason
 
 
@@ -154,12 +156,12 @@ def test_a_percentile_is_one_of_the_values():
 
 
 def test_facts_survive_their_file_and_a_failure_says_why(tmp_path):
-    facts = RunFacts("run", 12.5, 2, "h", (cell_facts(None), cell_facts(3.0)))
-    write_facts(tmp_path / "facts", facts)
-    assert read_facts(tmp_path / "facts") == facts
+    record = RunRecord("run", 12.5, 2, "h", (cell_record(None), cell_record(3.0)))
+    write_record(tmp_path / "record", record)
+    assert read_record(tmp_path / "record") == record
     write_failure(tmp_path / "failed", "worker gone")
     with pytest.raises(LoadTestError, match="worker gone"):
-        read_facts(tmp_path / "failed")
+        read_record(tmp_path / "failed")
     (tmp_path / "other").write_text("[]")
-    with pytest.raises(ConfigError, match="no facts of a load test"):
-        read_facts(tmp_path / "other")
+    with pytest.raises(ConfigError, match="no record of a load test"):
+        read_record(tmp_path / "other")

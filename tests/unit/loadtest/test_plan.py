@@ -111,6 +111,7 @@ def test_a_number_means_the_same_whatever_else_is_asked():
         ({"duration_seconds": None}, "exactly one of duration_seconds and num_requests"),
         ({"arms": [{"name": "a"}, {"name": "a"}]}, "arms must differ"),
         ({"loads": [1, 1.0]}, "loads must differ"),
+        ({"baseline": "b"}, "baseline must be one of the arms"),
         ({"mode": "closed", "loads": [1.5]}, "must be whole numbers"),
         ({"mode": "closed", "arrivals": {"process": "constant"}}, "arrivals are for mode open"),
         ({"arms": [{"name": "a", "drafter": "x"}], "tag_requests": False}, "keep tag_requests"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import typer
 
 from dpace_loadtest.row_file import read_rows
-from dpace_loadtest.run_facts import RunFacts
+from dpace_loadtest.run_record import RunRecord
 from dpace_loadtest.saturation import percentile
 from dpace_loadtest.scenario import ScenarioConfig
 from dpace_serve.errors import ConfigError
@@ -15,7 +15,7 @@ from dpace_serve.result_file import write_json
 
 def finish(
     scenario: ScenarioConfig,
-    facts: RunFacts,
+    record: RunRecord,
     rows: Path,
     *,
     json_file: Path | None,
@@ -25,7 +25,7 @@ def finish(
 
     Args:
         scenario: What was run, with all overrides.
-        facts: When each cell ran, and how the generator did.
+        record: When each cell ran, and how the generator did.
         rows: File of the run's rows; it may be gone after this.
         json_file: File for the result; none writes none.
         html_file: File for the page; none writes none.
@@ -49,5 +49,5 @@ def finish(
                     line += f", {name} p50 {percentile(known, 50):.1f} ms"
                     line += f" p95 {percentile(known, 95):.1f} ms"
             typer.echo(line)
-    write_json(json_file, {"facts": dataclasses.asdict(facts)})
+    write_json(json_file, {"record": dataclasses.asdict(record)})
     return True

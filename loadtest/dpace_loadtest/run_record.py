@@ -11,7 +11,7 @@ _FAILURE_KEY = "failure"
 
 
 @dataclass(frozen=True, slots=True)
-class CellFacts:
+class CellRecord:
     """One arm under one load in one round.
 
     Attributes:
@@ -38,7 +38,7 @@ class CellFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class RunFacts:
+class RunRecord:
     """A whole run.
 
     Attributes:
@@ -53,9 +53,9 @@ class RunFacts:
     started_unix_seconds: float
     num_workers: int
     prompts_sha256: str
-    cells: tuple[CellFacts, ...]
+    cells: tuple[CellRecord, ...]
 
-    def saturated(self, max_send_lag_ms: float) -> list[CellFacts]:
+    def saturated(self, max_send_lag_ms: float) -> list[CellRecord]:
         """Cells in which the generator sent too late for its times to mean what they say."""
         return [
             cell
@@ -64,9 +64,9 @@ class RunFacts:
         ]
 
 
-def write_facts(path: Path, facts: RunFacts) -> None:
-    """Write the facts of a run as JSON."""
-    path.write_text(json.dumps(dataclasses.asdict(facts), indent=2) + "\n", encoding="utf-8")
+def write_record(path: Path, record: RunRecord) -> None:
+    """Write the record of a run as JSON."""
+    path.write_text(json.dumps(dataclasses.asdict(record), indent=2) + "\n", encoding="utf-8")
 
 
 def write_failure(path: Path, reason: str) -> None:
@@ -74,8 +74,8 @@ def write_failure(path: Path, reason: str) -> None:
     path.write_text(json.dumps({_FAILURE_KEY: reason}) + "\n", encoding="utf-8")
 
 
-def read_facts(path: Path) -> RunFacts:
-    """The facts of a run again.
+def read_record(path: Path) -> RunRecord:
+    """The record of a run again.
 
     Raises:
         ConfigError: If the file cannot be read or is none of a run.
@@ -85,9 +85,9 @@ def read_facts(path: Path) -> RunFacts:
         values = json.loads(path.read_text(encoding="utf-8"))
         if _FAILURE_KEY in values:
             raise LoadTestError(values[_FAILURE_KEY])
-        cells = tuple(CellFacts(**cell) for cell in values["cells"])
-        return RunFacts(**(values | {"cells": cells}))
+        cells = tuple(CellRecord(**cell) for cell in values["cells"])
+        return RunRecord(**(values | {"cells": cells}))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}). Check the path.") from None
     except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{path}: no facts of a load test ({error}). Check the path.") from None
+        raise ConfigError(f"{path}: no record of a load test ({error}). Check the path.") from None
