@@ -16,6 +16,9 @@ from dpace_loadtest.run_result import RunResult
 from dpace_serve.errors import ConfigError
 
 PLOTLY = "plotly.min.js"
+MAX_OPEN_ROWS = 12
+"""Rows of a table that is shown unasked."""
+_TEXT_CLASS = ' class="text"'
 
 
 def report_html(result: RunResult) -> str:
@@ -73,10 +76,10 @@ def _header(result: RunResult) -> str:
 def _headlines(result: RunResult) -> Iterator[str]:
     """At most one number a comparison and a knee, then tau and throughput of each arm."""
     unit = result.facts.load_unit
-    for one in result.comparisons:
-        if one.workload is None and one.metric == "tokens_per_second" and one.ratio is not None:
+    for one in result.headline_comparisons():
+        if one.workload is None and one.metric == "tokens_per_second":
             yield _headline(
-                f"{one.ratio:.2f}×",
+                f"{wording.number(one.ratio)}×",
                 f"tokens/s of a request, {one.arm} against {one.baseline} at {one.load:g} {unit}: "
                 f"{wording.ratio(one)}, {one.num_units} prompts {one.design}; "
                 f"{wording.finding(one)}",
@@ -105,54 +108,31 @@ def _sections(result: RunResult, names: Iterator[str]) -> Iterator[str]:
     yield _section(
         "Arms",
         "Throughput is of measured requests, from the first scheduled time to the last end. "
-        "Offered and answered are per second while load was offered.",
+        "Offered and answered are per second while load was offered. Settled means that the second "
+        "half of the time was like the first.",
         _table(report_tables.throughput_table(result)),
     )
     yield _section(
         "Latency",
-        "Milliseconds, of requests answered to the end; p50 solid, p95 dashed, p99 dotted where "
-        "there are several loads. With fewer than 100 requests the p99 is next to the largest. "
-        "A gap is between chunks, of which one carries several tokens under speculation.",
+        "Milliseconds, of requests answered to the end"
+        + ("; p50 solid, p95 dashed, p99 dotted. " if report_plots.has_sweep(result) else ". ")
+        + "With fewer than 100 requests the p99 is next to the largest. A gap is between chunks, "
+        "of which one carries several tokens under speculation.",
         legend,
         _plots(report_plots.latency_plots(result), names),
         _details("All percentiles", report_tables.latency_table(result)),
     )
-    yield _section(
-        "Throughput and goodput",
-        "Dotted vertical lines mark the knee: the highest load that holds with all below it, "
-        f"answered at least {MIN_ANSWERED_SHARE:.0%} of the offered rate and, where a share of "
-        "good requests is asked for, kept the SLO.",
-        legend,
-        _plots(report_plots.throughput_plots(result), names),
-        *(f"<p>{_text(f'{arm}: {knee.reason}')}</p>" for arm, knee in result.knees.items()),
-    )
-    yield _section(
-        "Acceptance",
-        "From the service's own records of exactly these requests. The rate of a position is the "
-        "share of the steps that drafted it which accepted it and all before it; intervals have "
-        "the request as unit.",
-        legend,
-        _plots(report_plots.acceptance_plots(result), names),
-        _details("Tau and rates, by workload", report_tables.acceptance_table(result)),
-        "<h3>Requests and their records</h3>",
-        _table(report_tables.join_table(result)),
-    )
+    yield _throughput_section(result, names)
+    yield _acceptance_section(result, names)
     if result.comparisons:
-        yield _section(
-            f"Against {result.baseline}",
-            "Above 1 the arm is better, in times as in rates. Intervals of 95 %, paired by prompt "
-            "where both arms answered the same ones; each is for one look.",
-            legend,
-            _plots(report_plots.comparison_plots(result), names),
-            _details("All ratios", report_tables.comparison_table(result)),
-        )
+        yield _comparison_section(result, names)
     yield _section(
         "Over time",
         "Warm-up included.",
         legend,
         _plots(report_plots.timeline_plots(result), names),
     )
-    yield _section("By workload", "", _table(report_tables.workload_table(result)))
+    yield _section("By workload", "", _long_table(report_tables.workload_table(result)))
     yield _section("How requests ended", "", _table(report_tables.outcome_table(result)))
     yield _section(
         "Generator and servers",
@@ -160,6 +140,61 @@ def _sections(result: RunResult, names: Iterator[str]) -> Iterator[str]:
         f"{wording.milliseconds(result.facts.saturation_seconds)} ms at p99.",
         _table(report_tables.generator_table(result)),
         _table(report_tables.service_table(result)),
+    )
+
+
+def _throughput_section(result: RunResult, names: Iterator[str]) -> str:
+    plots = report_plots.throughput_plots(result)
+    return _section(
+        "Throughput and goodput",
+        "The knee is the highest load that holds with all below it: answered at least "
+        f"{MIN_ANSWERED_SHARE:.0%} of the offered rate and, where a share of good requests is "
+        "asked for, kept the SLO. Dotted vertical lines mark it.",
+        _legend(result) if plots else "",
+        _plots(plots, names) if plots else "",
+        *(
+            f"<p>{_text(f'{arm}: {wording.knee_in_words(knee)}')}</p>"
+            for arm, knee in result.knees.items()
+        ),
+    )
+
+
+def _acceptance_section(result: RunResult, names: Iterator[str]) -> str:
+    plots = report_plots.acceptance_plots(result)
+    drawn = (
+        _legend(result),
+        _plots(plots, names),
+        _details("Tau and rates, by workload", report_tables.acceptance_table(result)),
+    )
+    return _section(
+        "Acceptance",
+        "From the service's own records of exactly these requests. The rate of a position is the "
+        "share of the steps that drafted it which accepted it and all before it; intervals have "
+        "the request as unit. Dotted lines were only compared, in the shadow of others.",
+        *(drawn if plots else ("<p>No record of these requests: acceptance is unknown.</p>",)),
+        "<h3>Requests and their records</h3>",
+        _table(report_tables.join_table(result)),
+    )
+
+
+def _comparison_section(result: RunResult, names: Iterator[str]) -> str:
+    loads = {one.load for one in result.headline_comparisons()}
+    where = " and ".join(f"{load:g}" for load in sorted(loads))
+    why = (
+        "the highest load that both kept up with, if there is one: beyond it waiting grows with "
+        "the length of the run, and requests share the queue they wait in."
+        if result.facts.mode == "open"
+        else "the most that were tried."
+    )
+    return _section(
+        f"Against {result.baseline}",
+        "Above 1 the arm is better, in times as in rates. Intervals of 95 % with the prompt as "
+        "unit, paired where both arms answered the same ones; each is for one look. By workload "
+        f"at {where} {result.facts.load_unit}, {why}",
+        _legend(result),
+        _plots(report_plots.comparison_plots(result), names),
+        _plots(ratios, names) if (ratios := report_plots.ratio_plots(result)) else "",
+        _details("All ratios", report_tables.comparison_table(result)),
     )
 
 
@@ -196,7 +231,7 @@ def _legend(result: RunResult) -> str:
 
 def _plots(plots: Iterable[Plot], names: Iterator[str]) -> str:
     drawn = "".join(_plot(plot, name) for plot, name in zip(plots, names, strict=False))
-    return f'<div class="plots">{drawn}</div>' if drawn else "<p>Nothing to draw.</p>"
+    return f'<div class="plots">{drawn}</div>'
 
 
 def _plot(plot: Plot, name: str) -> str:
@@ -215,8 +250,18 @@ def _details(words: str, table: PageTable) -> str:
     return f"<details><summary>{_text(words)}</summary>{_table(table)}</details>"
 
 
+def _long_table(table: PageTable) -> str:
+    if len(table.rows) <= MAX_OPEN_ROWS:
+        return _table(table)
+    return _details(f"{len(table.rows)} rows", table)
+
+
 def _table(table: PageTable) -> str:
-    head = "".join(f'<th scope="col">{_text(name)}</th>' for name in table.header)
+    tones = [cell.tone for cell in table.rows[0]] if table.rows else ["plain"] * len(table.header)
+    head = "".join(
+        f'<th scope="col"{_TEXT_CLASS if tone == "text" else ""}>{_text(name)}</th>'
+        for name, tone in zip(table.header, tones, strict=True)
+    )
     rows = "".join(_row(row) for row in table.rows)
     return (
         f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>'

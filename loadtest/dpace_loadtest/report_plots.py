@@ -15,14 +15,21 @@ from dpace_loadtest.timeline import Timeline, TimelineBin
 from dpace_loadtest.wording import METRIC_NAMES, drafter_name
 
 _SHOWN = {"p50": "solid", "p95": "dash", "p99": "dot"}
-_ROW_REM = 1.6
-"""Height of one comparison in its plot."""
+_LOG_RATIO = 30.0
+"""Largest over smallest latency from which a linear axis hides what happens before the knee."""
+_ROW_REM, _FRAME_REM, _LOWEST_REM = 1.6, 6.0, 11.0
+"""Height of one comparison in its plot, of what is around them, and of the lowest plot."""
 
 
 def arm_colours(result: RunResult) -> dict[str, str]:
     """Colour of each arm; with more arms than colours they come again."""
     names = [arm.name for arm in result.facts.arms]
     return {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
+
+
+def has_sweep(result: RunResult) -> bool:
+    """Whether several loads were measured."""
+    return len({one.load for one in result.summaries}) > 1
 
 
 def latency_plots(result: RunResult) -> tuple[Plot, ...]:
@@ -32,13 +39,14 @@ def latency_plots(result: RunResult) -> tuple[Plot, ...]:
         "tpot": "Time per output token",
         "end_to_end": "End to end, from the schedule",
     }
-    has_sweep = len({one.load for one in result.summaries}) > 1
-    draw = _over_load if has_sweep else _over_percents
+    draw = _over_load if has_sweep(result) else _over_percents
     return tuple(draw(result, name, title) for name, title in kinds.items())
 
 
 def throughput_plots(result: RunResult) -> tuple[Plot, ...]:
-    """Tokens per second, answered rate and goodput over the load, with the knees."""
+    """Tokens per second, answered rate and goodput over the load, where there are several."""
+    if not has_sweep(result):
+        return ()
     unit = result.facts.load_unit
     tokens = Plot(
         "Throughput",
@@ -109,31 +117,63 @@ def timeline_plots(result: RunResult) -> tuple[Plot, ...]:
     )
 
 
+def ratio_plots(result: RunResult) -> tuple[Plot, ...]:
+    """Ratio to the baseline over the load, all requests together, where there are several loads."""
+    over_all = [one for one in result.comparisons if one.workload is None and one.ratio]
+    if len({one.load for one in over_all}) < 2:
+        return ()
+    plots = []
+    for metric in METRICS:
+        rows = [one for one in over_all if one.metric == metric]
+        traces = [
+            {
+                "x": [one.load for one in of_arm],
+                "y": [one.ratio for one in of_arm],
+                "name": html.escape(arm),
+                "mode": "lines+markers",
+                "line": {"color": colour},
+                "error_y": _intervals(of_arm),
+            }
+            for arm, colour in arm_colours(result).items()
+            if (of_arm := [one for one in rows if one.arm == arm])
+        ]
+        if traces:
+            layout = axes(result.facts.load_unit, "times the baseline")
+            layout["yaxis"] |= {"type": "log", "dtick": "D2"}
+            layout["shapes"] = [level(1.0)]
+            plots.append(Plot(f"{_metric_title(metric)}, over load", tuple(traces), layout))
+    return tuple(plots)
+
+
 def comparison_plots(result: RunResult) -> tuple[Plot, ...]:
-    """One plot for each metric with its ratios and intervals; 1 is the baseline."""
+    """Ratios and intervals by workload at the headline load of each arm; 1 is the baseline."""
+    found = result.headline_comparisons()
     return tuple(
         _comparison_plot(result, metric, rows)
         for metric in METRICS
-        if (rows := [c for c in result.comparisons if c.metric == metric and c.ratio])
+        if (rows := [one for one in found if one.metric == metric])
     )
 
 
 def _comparison_plot(result: RunResult, metric: Metric, rows: Sequence[Comparison]) -> Plot:
-    colours = arm_colours(result)
-    has_loads = len({one.load for one in result.comparisons}) > 1
-    names = [_comparison_name(one, result, has_loads=has_loads) for one in rows]
+    has_arms = len({one.arm for one in rows}) > 1
+    names = [(f"{one.arm}: " if has_arms else "") + (one.workload or "all") for one in rows]
     places = list(range(len(rows)))
-    trace = {
-        "x": [one.ratio for one in rows],
-        "y": places,
-        "mode": "markers",
-        "marker": {"color": [colours[one.arm] for one in rows], "size": 9},
-        "error_x": error_bars([(one.ratio or 0.0, one.low, one.high) for one in rows]),
-        "text": [html.escape(name) for name in names],
-        "hovertemplate": "%{text}: %{x:.3f}<extra></extra>",
-    }
-    layout = axes("times the baseline; above 1 is better", "")
-    layout["xaxis"] |= {"type": "log", "rangemode": "normal", "dtick": "D2"}
+    traces = tuple(
+        {
+            "x": [rows[place].ratio for place in of_arm],
+            "y": of_arm,
+            "mode": "markers",
+            "marker": {"color": colour, "size": 9},
+            "error_x": _intervals([rows[place] for place in of_arm]),
+            "text": [html.escape(names[place]) for place in of_arm],
+            "hovertemplate": "%{text}: %{x:.3f}<extra></extra>",
+        }
+        for arm, colour in arm_colours(result).items()
+        if (of_arm := [place for place in places if rows[place].arm == arm])
+    )
+    layout = axes("times the baseline", "")
+    layout["xaxis"] |= {"type": "log", "dtick": "D2"}
     layout["yaxis"] |= {
         "tickvals": places,
         "ticktext": [html.escape(name) for name in names],
@@ -142,15 +182,17 @@ def _comparison_plot(result: RunResult, metric: Metric, rows: Sequence[Compariso
     }
     layout["hovermode"] = "closest"
     layout["shapes"] = [vertical(1.0, NEUTRAL, "dash")]
-    height = 6 + _ROW_REM * len(rows)
-    return Plot(METRIC_NAMES[metric].capitalize(), (trace,), layout, max(11.0, height))
+    height = _FRAME_REM + _ROW_REM * len(rows)
+    return Plot(_metric_title(metric), traces, layout, max(_LOWEST_REM, height))
 
 
-def _comparison_name(one: Comparison, result: RunResult, *, has_loads: bool) -> str:
-    load = f" @ {one.load:g}" if has_loads else ""
-    has_arms = len(result.facts.arms) > 2
-    arm = f"{one.arm}: " if has_arms else ""
-    return f"{arm}{one.workload or 'all requests'}{load}"
+def _metric_title(metric: Metric) -> str:
+    name = METRIC_NAMES[metric]
+    return name[0].upper() + name[1:]
+
+
+def _intervals(rows: Sequence[Comparison]) -> dict[str, Any]:
+    return error_bars([(one.ratio or 0.0, one.low, one.high) for one in rows])
 
 
 def _over_load(result: RunResult, name: str, title: str) -> Plot:
@@ -162,6 +204,9 @@ def _over_load(result: RunResult, name: str, title: str) -> Plot:
             trace["name"] += f" {percent}"
             traces.append(trace)
     layout = axes(result.facts.load_unit, "ms")
+    values = [value for trace in traces for value in trace["y"] if value]
+    if values and max(values) > _LOG_RATIO * min(values):
+        layout["yaxis"] |= {"type": "log", "dtick": 1}
     return Plot(title, tuple(traces), layout | _knee_lines(result))
 
 

@@ -30,7 +30,8 @@ body { background: var(--paper); color: var(--text); margin: 0;
 main { max-width: 76rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 0 0 0.25rem; }
-h3 { font-size: 0.95rem; margin: 0 0 0.25rem; overflow-wrap: anywhere; }
+h3 { font-size: 0.95rem; margin: 1rem 0 0.25rem; overflow-wrap: anywhere; }
+figure h3 { margin-top: 0; }
 p { margin: 0.25rem 0 0.75rem; max-width: 52rem; }
 .muted, figcaption { color: var(--muted); }
 section, header { background: var(--card); border: 1px solid var(--faint); border-radius: 12px;
@@ -56,7 +57,8 @@ th, td { border-bottom: 1px solid var(--faint); padding: 0.28rem 0.9rem 0.28rem 
          text-align: right; white-space: nowrap; vertical-align: top; }
 th[scope=row], th:first-child { text-align: left; }
 thead th { color: var(--muted); font-weight: 500; vertical-align: bottom; }
-td.text { text-align: left; white-space: normal; min-width: 12rem; }
+td.text, thead th.text { text-align: left; white-space: normal; }
+td.text { min-width: 11rem; }
 td.bad { color: var(--bad); font-weight: 600; } td.good { color: var(--good); }
 .legend { display: flex; flex-wrap: wrap; gap: 0.25rem 1.1rem; margin: 0.5rem 0 0; padding: 0;
           list-style: none; font-size: 0.87rem; }
@@ -65,7 +67,7 @@ td.bad { color: var(--bad); font-weight: 600; } td.good { color: var(--good); }
 .plots { display: grid; gap: 1rem;
          grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); }
 figure { margin: 0.6rem 0 0; min-width: 0; }
-.plot { height: 18rem; } .plot.tall { height: var(--tall); }
+.plot { height: 18rem; }
 details { margin-top: 0.75rem; } summary { cursor: pointer; color: var(--muted); }
 .js-plotly-plot .cartesianlayer text, .js-plotly-plot .infolayer text {
   fill: var(--text) !important; font-family: inherit !important;

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dpace_loadtest import wording
+from dpace_loadtest.comparison_of_arms import Comparison
 from dpace_loadtest.run_result import RunResult
 from dpace_loadtest.summary import Group, LoadSummary
 
@@ -146,17 +147,15 @@ def join_table(result: RunResult) -> PageTable:
             if one.workload is not None:
                 continue
             counts = one.joined
-            reasons = [f"{n:,} {wording.UNJOINED_WORDS[r]}" for r, n in counts.unjoined.items()]
-            reasons += [f"{n:,} {wording.EXCLUDED_WORDS[r]}" for r, n in counts.excluded.items()]
             shadows = [
-                f"{n:,} {wording.EXCLUDED_WORDS[r]}" for r, n in counts.shadows_excluded.items()
+                f"{wording.EXCLUDED_WORDS[r]} ({n:,})" for r, n in counts.shadows_excluded.items()
             ]
             yield (
                 one.arm,
                 f"{counts.num_requests:,}",
                 f"{counts.num_counted:,}",
-                Cell("; ".join(reasons) or "none", "text"),
-                Cell("; ".join(shadows) or "none", "text"),
+                Cell(wording.lost_records(counts) or "none", "text"),
+                Cell(", ".join(shadows) or "none", "text"),
             )
 
     return _table(("arm", "requests", "in the statistics", "others", "shadows left out"), rows())
@@ -177,11 +176,17 @@ def comparison_table(result: RunResult) -> PageTable:
                 f"{one.num_units:,}",
                 one.design,
                 f"{one.num_left_out:,}",
-                wording.finding(one),
+                Cell(_finding(result, one), "text"),
             )
             for one in result.comparisons
         ),
     )  # fmt: skip
+
+
+def _finding(result: RunResult, one: Comparison) -> str:
+    behind = [name for name in (one.baseline, one.arm) if result.keeps_up(name, one.load) is False]
+    note = f"; {' and '.join(behind)} fell behind at this load" if behind else ""
+    return wording.finding(one) + note
 
 
 def outcome_table(result: RunResult) -> PageTable:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from dpace_loadtest.comparison_of_arms import Comparison, compare_arms
 from dpace_loadtest.join import JoinedRow, join
-from dpace_loadtest.knee import Knee, LoadPoint, find_knee
+from dpace_loadtest.knee import MIN_ANSWERED_SHARE, Knee, LoadPoint, find_knee
 from dpace_loadtest.rows import RequestRow
 from dpace_loadtest.run_facts import ArmFacts, RunFacts
 from dpace_loadtest.run_verdict import RunVerdict, judge_run
@@ -42,6 +42,37 @@ class RunResult:
     knees: Mapping[str, Knee]
     timelines: tuple[Timeline, ...]
     verdict: RunVerdict
+
+    def keeps_up(self, arm: str, load: float) -> bool | None:
+        """Whether an arm answered what was offered at a load; none where that is unknown."""
+        for one in self.summaries:
+            if (one.arm, one.load) == (arm, load):
+                share = None if one.offered is None else one.offered.answered_share
+                return None if share is None else share >= MIN_ANSWERED_SHARE
+        return None
+
+    def headline_load(self, arm: str) -> float | None:
+        """Load at which an arm is best compared with the baseline; none if they share none.
+
+        The highest at which neither fell behind, or else the lowest: beyond that the waiting grows
+        with the length of the run, and so does every ratio of it.
+        """
+        loads = sorted({one.load for one in self.comparisons if one.arm == arm})
+        fair = [
+            load
+            for load in loads
+            if self.keeps_up(arm, load) is not False
+            and self.keeps_up(self.baseline, load) is not False
+        ]
+        return max(fair) if fair else min(loads, default=None)
+
+    def headline_comparisons(self) -> list[Comparison]:
+        """Comparisons at the headline load of their arm that have a ratio."""
+        return [
+            one
+            for one in self.comparisons
+            if one.ratio is not None and one.load == self.headline_load(one.arm)
+        ]
 
     def service_of(self, arm: ArmFacts) -> ServiceRecords | None:
         """What was read of an arm's server; none where nobody asked it."""

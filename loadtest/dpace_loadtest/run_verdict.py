@@ -100,5 +100,6 @@ def _failures(one: LoadSummary, facts: RunFacts) -> str:
 
 def _praise(facts: RunFacts) -> str:
     is_judged = facts.slo.has_limits and facts.slo.min_goodput_share is not None
-    kept = "the SLO was kept, " if is_judged else "no SLO was judged, "
-    return f"Good: {kept}failures stayed below the limit, and the generator kept up."
+    kept = "The SLO was kept and failures" if is_judged else "No SLO was judged; failures"
+    where = " at the lowest load of each arm" if len(facts.loads) > 1 else ""
+    return f"{kept} stayed within their limit{where}, and the generator kept up."

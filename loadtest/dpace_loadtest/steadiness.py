@@ -9,6 +9,8 @@ from dpace_loadtest.windows import Window, mean_in_flight
 
 MAX_CHANGE = 1.5
 """Factor by which a half may differ from the other; a queue that grows from nothing triples."""
+MIN_IN_FLIGHT_CHANGE = 1.0
+"""Requests in flight by which the halves must differ too: of a few, chance alone makes many."""
 MIN_REQUESTS = 20
 """Ok requests that each half needs; with fewer chance alone changes a median that much."""
 
@@ -20,7 +22,8 @@ class Steadiness:
     Attributes:
         in_flight_change: Of the mean number of requests in flight.
         latency_change: Of the median end-to-end time of ok requests.
-        is_steady: Whether neither changed by more than the factor `MAX_CHANGE`, up or down.
+        is_steady: Whether neither changed by more than the factor `MAX_CHANGE`, up or down; a
+            change of less than `MIN_IN_FLIGHT_CHANGE` requests in flight is none.
     """
 
     in_flight_change: float | None
@@ -52,9 +55,9 @@ def steadiness(rows: Sequence[RequestRow], windows: Mapping[int, Window]) -> Ste
     is_known = min(len(first.latencies), len(second.latencies)) >= MIN_REQUESTS
     if in_flight is None or latency is None or not is_known:
         return Steadiness(in_flight, latency, None)
-    changes = (in_flight, latency)
-    is_steady = all(1 / MAX_CHANGE <= change <= MAX_CHANGE for change in changes)
-    return Steadiness(in_flight, latency, is_steady)
+    num_more = abs(second.in_flight - first.in_flight) / len(windows)
+    has_same_number = _is_alike(in_flight) or num_more <= MIN_IN_FLIGHT_CHANGE
+    return Steadiness(in_flight, latency, has_same_number and _is_alike(latency))
 
 
 class _Half:
@@ -65,6 +68,10 @@ class _Half:
     @property
     def median_latency(self) -> float | None:
         return Distribution.of(self.latencies).p50
+
+
+def _is_alike(change: float) -> bool:
+    return 1 / MAX_CHANGE <= change <= MAX_CHANGE
 
 
 def _ratio(second: float | None, first: float | None) -> float | None:

@@ -1,5 +1,7 @@
 """The summary of a run for a terminal of 80 columns."""
 
+from dataclasses import replace
+
 from rich.console import Group as Blocks
 from rich.console import RenderableType
 from rich.table import Table
@@ -8,10 +10,12 @@ from rich.text import Text
 from dpace_loadtest import wording
 from dpace_loadtest.acceptance_summary import PositionAcceptance
 from dpace_loadtest.run_result import RunResult
-from dpace_loadtest.summary import LoadSummary
+from dpace_loadtest.summary import ArmAcceptance, LoadSummary
 
 MAX_POSITIONS = 8
 """Draft positions shown; the page has all."""
+NAME_WIDTH, COMPARED_WIDTH = 14, 38
+"""Longest names shown whole, so that the numbers beside them fit into 80 columns."""
 
 
 def terminal_summary(result: RunResult) -> RenderableType:
@@ -37,7 +41,7 @@ def _headline(result: RunResult) -> Text:
 
 
 def _loads(result: RunResult) -> Table:
-    table = _table("arm", result.facts.load_unit, "ok", "ms TTFT p50", "p95", "TPOT p50", "p95")
+    table = _table("arm", result.facts.load_unit, "ok", "TTFT p50", "p95", "TPOT p50", "p95 ms")
     table.add_column("tok/s", justify="right")
     table.add_column("good", justify="right")
     for one in result.summaries:
@@ -79,9 +83,16 @@ def _rate(at: PositionAcceptance) -> str:
 
 
 def _comparisons(result: RunResult) -> Table:
-    table = _table("against " + result.baseline, "load", "times as good", "prompts", "")
-    for one in result.comparisons:
-        if one.workload is None and one.ratio is not None:
+    table = _table(
+        "against " + result.baseline,
+        "load",
+        "times as good",
+        "prompts",
+        "",
+        name_width=COMPARED_WIDTH,
+    )
+    for one in result.headline_comparisons():
+        if one.workload is None:
             table.add_row(
                 Text(f"{one.arm}, {wording.METRIC_NAMES[one.metric]}"),
                 f"{one.load:g}",
@@ -94,19 +105,20 @@ def _comparisons(result: RunResult) -> Table:
 
 def _notes(result: RunResult) -> list[Text]:
     notes = [
-        f"{arm}: knee at {'or above ' if knee.is_above else ''}{knee.load:g} requests/s. "
-        f"{knee.reason}"
+        f"{arm}: {wording.knee_in_words(knee)}"
         for arm, knee in result.knees.items()
         if knee.load is not None
     ]
     for one in result.summaries:
         notes += _notes_on(one)
+    for arm in result.acceptances:
+        if arm.workload is None:
+            notes += _lost_records(arm)
     return [Text(note) for note in notes]
 
 
 def _notes_on(one: LoadSummary) -> list[str]:
-    place = f"{one.arm} at {one.load:g}"
-    notes = []
+    place, notes = f"{one.arm} at {one.load:g}", []
     failed = {name: n for name, n in one.total.outcomes.items() if n and name != "ok"}
     if failed:
         notes.append(f"{place}: " + ", ".join(f"{n} {name}" for name, n in failed.items()))
@@ -114,22 +126,30 @@ def _notes_on(one: LoadSummary) -> list[str]:
         lag = wording.milliseconds(one.send_lag.p99)
         notes.append(f"{place}: the generator fell behind, p99 of its lag {lag} ms")
     if one.steadiness.is_steady is False:
-        notes.append(f"{place}: not steady, the second half differs from the first")
-    joined = one.total.joined
-    lost = {
-        wording.UNJOINED_WORDS[reason]: n
-        for reason, n in joined.unjoined.items()
-        if reason not in ("no_drafter", "no_service")
-    }
-    lost |= {wording.EXCLUDED_WORDS[reason]: n for reason, n in joined.excluded.items()}
-    if lost:
-        parts = ", ".join(f"{n} {words}" for words, n in lost.items())
-        notes.append(f"{place}: without acceptance: {parts}")
+        notes.append(f"{place}: not settled, the second half differs from the first")
     return notes
 
 
-def _table(*columns: str) -> Table:
+def _lost_records(arm: ArmAcceptance) -> list[str]:
+    """Requests that should have had a record in the statistics and have none."""
+    known = {"no_drafter", "no_service"}  # of a whole arm, and said by its place in the tables
+    counts = replace(
+        arm.joined, unjoined={r: n for r, n in arm.joined.unjoined.items() if r not in known}
+    )
+    lost = wording.lost_records(counts)
+    return [f"{arm.arm}: without acceptance: {lost}"] if lost else []
+
+
+def _table(first: str, *others: str, name_width: int = NAME_WIDTH) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
-    for index, column in enumerate(columns):
-        table.add_column(Text(column), justify="left" if index == 0 else "right")
+    table.add_column(Text(first), overflow="ellipsis", no_wrap=True, max_width=name_width)
+    for column in others:
+        is_name = column == "drafter"
+        table.add_column(
+            Text(column),
+            justify="left" if is_name else "right",
+            overflow="ellipsis",
+            no_wrap=True,
+            max_width=name_width if is_name else None,
+        )
     return table

@@ -1,8 +1,9 @@
 """Numbers and terms of a report in words, the same on the terminal and on the page."""
 
-from dpace_loadtest.acceptance_summary import Bounded, DrafterAcceptance
+from dpace_loadtest.acceptance_summary import Bounded, DrafterAcceptance, JoinCounts
 from dpace_loadtest.comparison_of_arms import Comparison, Metric
 from dpace_loadtest.join import UnjoinedReason
+from dpace_loadtest.knee import Knee
 from dpace_loadtest.run_facts import RunFacts, SloLimits
 from dpace_loadtest.steadiness import Steadiness
 from dpace_serve.acceptance.exclusion import ExclusionReason
@@ -123,8 +124,22 @@ def drafter_name(one: DrafterAcceptance) -> str:
     return f"{one.drafter} (shadow)" if one.role == "shadow" else one.drafter
 
 
+def lost_records(counts: JoinCounts) -> str:
+    """Why requests are not in the acceptance statistics, with how many; empty if all are."""
+    reasons = [f"{UNJOINED_WORDS[reason]} ({n:,})" for reason, n in counts.unjoined.items()]
+    reasons += [f"{EXCLUDED_WORDS[reason]} ({n:,})" for reason, n in counts.excluded.items()]
+    return ", ".join(reasons)
+
+
+def knee_in_words(knee: Knee) -> str:
+    """Where the knee is, and why there."""
+    if knee.load is None:
+        return f"no knee. {knee.reason}"
+    return f"knee at {'or above ' if knee.is_above else ''}{knee.load:g} requests/s. {knee.reason}"
+
+
 def steady(one: Steadiness) -> str:
     """Whether a load had settled."""
     if one.is_steady is None:
         return "too few requests to tell"
-    return "steady" if one.is_steady else "NOT steady"
+    return "yes" if one.is_steady else "NO"
