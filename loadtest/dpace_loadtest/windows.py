@@ -3,7 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from dpace_loadtest.percentiles import Distribution
 from dpace_loadtest.rows import RequestRow
+
+MIN_OFFERED = 20
+"""Requests from which a rate is told: with fewer, one that just ended or not decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +74,29 @@ class Offered:
 
 
 def offered(rows: Sequence[RequestRow], windows: Mapping[int, Window]) -> Offered | None:
-    """What was offered and answered; none where no time passed between two requests.
+    """What was offered and answered; none with less than `MIN_OFFERED` requests.
 
     Requests are counted by when they were to be sent, later turns of conversations too. A turn is
     not due before the one before it has ended, so a slow server delays what conversations offer.
+    A round without a warm-up is counted from one median latency after its start, but at most from
+    its middle: before, nothing can have been answered yet, however fast the server is.
 
     Args:
         rows: Of one arm at one load, warm-up included.
         windows: Its windows.
     """
-    seconds = sum(window.offered_seconds for window in windows.values())
-    num_offered = sum(_is_within(row.scheduled_seconds, windows.get(row.round)) for row in rows)
-    if not seconds or not num_offered:
+    seconds, num_offered, num_answered = 0.0, 0, 0
+    for number, window in windows.items():
+        of_round = [row for row in rows if row.round == number]
+        start, end = _filled_from(of_round, window), window.offered_until_seconds
+        seconds += end - start
+        # Without the very start: n requests have n - 1 gaps between them.
+        num_offered += sum(start < row.scheduled_seconds <= end for row in of_round)
+        num_answered += sum(
+            row.outcome == "ok" and start < row.ended_seconds <= end for row in of_round
+        )
+    if num_offered < MIN_OFFERED:
         return None
-    num_answered = sum(
-        row.outcome == "ok" and _is_within(row.ended_seconds, windows.get(row.round))
-        for row in rows
-    )
     return Offered(num_offered / seconds, num_answered / seconds)
 
 
@@ -101,5 +111,8 @@ def _last_begun(rows: Sequence[RequestRow]) -> float:
     return max(begun or [row.scheduled_seconds for row in rows])
 
 
-def _is_within(seconds: float, window: Window | None) -> bool:
-    return window is not None and window.start_seconds < seconds <= window.offered_until_seconds
+def _filled_from(rows: Sequence[RequestRow], window: Window) -> float:
+    latency = Distribution.of(row.end_to_end_seconds for row in rows if row.outcome == "ok").p50
+    if latency is None or any(row.phase == "warm_up" for row in rows):
+        return window.start_seconds
+    return window.start_seconds + min(latency, window.offered_seconds / 2)

@@ -83,21 +83,51 @@ def test_time_between_rounds_is_no_part_of_the_window():
     assert summary(rows).total.window_seconds == pytest.approx(2 * 3.1)
 
 
+def every_second(first, seconds_of, num=41, outcome_of=lambda n: "ok"):
+    """One request a second from `first` to 40; those before 0 are the warm-up."""
+    return [
+        row(
+            float(n),
+            seconds=seconds_of(n),
+            outcome=outcome_of(n),
+            phase="measured" if n >= 0 else "warm_up",
+        )
+        for n in range(first, num)
+    ]
+
+
 def test_offered_and_answered_are_counted_while_load_is_offered():
-    # One a second from 0 to 10; each takes 2.5 s, so those of 8, 9 and 10 end after the last offer.
-    rows = [row(float(second), seconds=2.5) for second in range(11)]
-    warm_up = [row(-2.0, phase="warm_up", seconds=2.5), row(-1.0, phase="warm_up", seconds=2.5)]
+    # Each takes 2.5 s: while 1 to 40 are offered, those of -2 to 37 end.
+    rows = every_second(-3, lambda n: 2.5)
     found = offered(rows, measured_windows(rows))
     assert found.offered_per_second == pytest.approx(1.0)
-    assert found.answered_per_second == pytest.approx(0.8)
-    # With the warm-up, whose answers arrive meanwhile, a server that keeps up is seen to.
-    found = offered([*warm_up, *rows], measured_windows([*warm_up, *rows]))
-    assert found.answered_share == pytest.approx(1.0)
+    assert found.answered_per_second == pytest.approx(1.0)
+
+
+def test_a_server_half_as_fast_as_its_load_answers_half_of_it():
+    # The answer to request n comes at 2 n + 2: until 40 there are those of 0 to 19.
+    slow = every_second(-1, lambda n: n + 2.0)
+    assert offered(slow, measured_windows(slow)).answered_share == pytest.approx(0.5)
+
+
+def test_the_time_in_which_a_server_without_a_warm_up_fills_is_not_counted():
+    # From 2.5 s on, 3 to 40 are offered, and those of 1 to 37 end.
+    rows = every_second(0, lambda n: 2.5)
+    found = offered(rows, measured_windows(rows))
+    assert found.offered_per_second == pytest.approx(38 / 37.5)
+    assert found.answered_per_second == pytest.approx(37 / 37.5)
+    never = every_second(0, lambda n: 100.0)
+    assert offered(never, measured_windows(never)).answered_share == 0
 
 
 def test_failures_are_offered_and_not_answered():
-    rows = [row(float(n), outcome="ok" if n % 2 else "refused", seconds=0.5) for n in range(11)]
+    rows = every_second(-1, lambda n: 0.5, outcome_of=lambda n: "ok" if n % 2 else "refused")
     assert offered(rows, measured_windows(rows)).answered_share == pytest.approx(0.5)
+
+
+def test_a_handful_of_requests_has_no_rate():
+    rows = every_second(-1, lambda n: 0.5, num=20)
+    assert offered(rows, measured_windows(rows)) is None
 
 
 def test_later_turns_do_not_stretch_the_time_in_which_load_is_offered():
