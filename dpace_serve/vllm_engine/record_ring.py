@@ -11,8 +11,8 @@ KEPT_RECORDS = 4096
 """Records kept: some ten seconds at hundreds of requests per second."""
 KEPT_STEPS = 1 << 22
 """Verification steps kept in all of them, 16 bytes each, so that long answers fit in memory."""
-MAX_READ = 256
-"""Records of one answer: more would hold up the streams of a busy server while they are written."""
+MAX_READ = 64
+"""Records of one answer, 2 ms of work: more would hold up the streams of a busy server."""
 
 
 class RecordRing:

@@ -4,10 +4,10 @@ import time
 
 import httpx2
 import pytest
+
 from dpace_loadtest.join import join
 from dpace_loadtest.rows import RequestRow
 from dpace_loadtest.service import RecordReader
-
 from dpace_serve.acceptance.request_id import hashed_id
 from tests.engine.conftest import API_KEY
 

@@ -80,7 +80,7 @@ async def test_records_are_followed_by_their_numbers():
     response = await get(app(recorder=FakeRecorder()), "/dpace/acceptance/records?after=9&limit=2")
     assert response.json() == {"after": 9, "limit": 2, "shows_ids": False}
     response = await get(app(recorder=FakeRecorder()), "/dpace/acceptance/records")
-    assert response.json() == {"after": 0, "limit": 256, "shows_ids": False}
+    assert response.json() == {"after": 0, "limit": 64, "shows_ids": False}
 
 
 async def test_followed_records_want_a_key_and_show_ids_for_the_admin_key_only():
@@ -97,7 +97,7 @@ async def test_without_a_drafter_there_are_no_records_to_follow():
     assert (answer["boot"], answer["records"]) == (None, [])
 
 
-@pytest.mark.parametrize("asked", ["after=-1", "limit=-1", "limit=257", "after=all"])
+@pytest.mark.parametrize("asked", ["after=-1", "limit=-1", "limit=65", "after=all"])
 async def test_what_is_asked_of_followed_records_is_bounded(asked):
     response = await get(app(recorder=FakeRecorder()), f"/dpace/acceptance/records?{asked}")
     assert response.status_code == 422
