@@ -70,7 +70,7 @@ def write_record(path: Path, record: RunRecord) -> None:
 
 
 def write_failure(path: Path, reason: str) -> None:
-    """Write in their place why there are none."""
+    """Write in its place why there is none."""
     path.write_text(json.dumps({_FAILURE_KEY: reason}) + "\n", encoding="utf-8")
 
 
