@@ -20,12 +20,17 @@ def access_of(arm: ArmConfig, scenario: ScenarioConfig) -> ArmAccess:
         ConfigError: If the key cannot be read, or the server does not say which model it has.
     """
     url = scenario.url_of(arm)
-    key = _read_key(arm.api_key_file) if arm.api_key_file is not None else None
+    key = read_key(arm.api_key_file) if arm.api_key_file is not None else None
     pool = ConnectionPool(url)
     return ArmAccess(pool, arm.model or _first_model(pool, url, key), key)
 
 
-def _read_key(path: Path) -> str:
+def read_key(path: Path) -> str:
+    """The API key that a file holds.
+
+    Raises:
+        ConfigError: If it cannot be read or holds none.
+    """
     try:
         key = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,13 +1,12 @@
 """The `dpace loadtest` command: parses, calls one function, prints."""
 
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dpace_serve.command_line import EXIT_BAD_RESULT, JsonOption, log_to_stderr, overrides
+from dpace_serve.command_line import JsonOption, log_to_stderr, overrides
 from dpace_serve.config import load_config
 from dpace_serve.errors import ConfigError
 from dpace_serve.result_file import require_writable
@@ -43,19 +42,17 @@ def loadtest(
             "Install it: pip install 'dpace-serve[loadtest]'."
         )
     log_to_stderr()
-    from dpace_loadtest.brief_summary import finish
-    from dpace_loadtest.run import run
-    from dpace_loadtest.saturation import saturation
+    from rich.console import Console
+
+    from dpace_loadtest.reported_run import ReportFiles, reported_run
     from dpace_loadtest.scenario import ScenarioConfig
 
     for path in (json_file, html_file, rows_file):
         require_writable(path)
-    resolved = load_config(ScenarioConfig, scenario, [*overrides({"url": url}), *(settings or [])])
-    with tempfile.TemporaryDirectory(prefix="dpace-rows-") as folder:
-        rows = rows_file or Path(folder) / "rows.jsonl"
-        record = run(resolved, rows)
-        is_good = finish(resolved, record, rows, json_file=json_file, html_file=html_file)
-    reason = saturation(record, resolved.max_send_lag_ms)
-    if reason is not None:
-        typer.echo(f"dpace: {reason}", err=True)
-    raise typer.Exit(0 if is_good and reason is None else EXIT_BAD_RESULT)
+    verdict = reported_run(
+        load_config(ScenarioConfig, scenario, [*overrides({"url": url}), *(settings or [])]),
+        scenario.stem,
+        ReportFiles(json_file, html_file, rows_file),
+        Console(highlight=False),
+    )
+    raise typer.Exit(verdict.exit_code)

@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO
 
+from dpace_loadtest.percentiles import percentile
 from dpace_loadtest.plan import Cell, cells
 from dpace_loadtest.run_record import CellRecord, RunRecord
-from dpace_loadtest.saturation import percentile
 from dpace_loadtest.scenario import ScenarioConfig
 
 logger = logging.getLogger(__name__)
@@ -204,7 +204,7 @@ def _record(running: _RunningCell, *, end_seconds: float) -> CellRecord:
         end_seconds=end_seconds,
         num_requests=running.num_requests,
         num_failed=running.num_failed,
-        p99_send_lag_ms=1e3 * percentile(lags, 99) if lags else None,
+        p99_send_lag_ms=1e3 * percentile(sorted(lags), 99) if lags else None,
         cpu_share=max(running.cpu_shares.values()),
     )
 

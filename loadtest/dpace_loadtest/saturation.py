@@ -1,8 +1,5 @@
 """Whether the generator itself was too slow for its times to mean what they say."""
 
-import math
-from collections.abc import Sequence
-
 from dpace_loadtest.run_record import RunRecord
 
 
@@ -18,9 +15,3 @@ def saturation(record: RunRecord, max_send_lag_ms: float) -> str | None:
         f"{100 * worst.cpu_share:.0f} % of a core). "
         "Use more workers, a quieter machine or less load."
     )
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that at least `percent` of all do not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, Protocol
 
 from dpace_loadtest import coordinator as protocol
@@ -10,7 +11,6 @@ from dpace_loadtest.arm_access import access_of
 from dpace_loadtest.generator import Crew, Generator
 from dpace_loadtest.plan import Cell, Place, cells
 from dpace_loadtest.prompts import content_hash
-from dpace_loadtest.row_file import row_to_dict
 from dpace_loadtest.rows import RequestRow
 from dpace_loadtest.scenario import ScenarioConfig
 from dpace_loadtest.statistics_events import event_values
@@ -117,7 +117,7 @@ class WorkerSide:
         self._send(protocol.DONE, {"number": number, "cpu_share": cpu_share})
 
     def _leave(self, row: RequestRow) -> None:
-        self._waiting.append(row_to_dict(row))
+        self._waiting.append(asdict(row))
         is_late = time.perf_counter() - self._sent > SECONDS_BETWEEN_MESSAGES
         if is_late or len(self._waiting) >= ROWS_PER_MESSAGE:
             self._flush()

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from dpace_loadtest.row_file import read_rows
+from dpace_loadtest.row_json import read_rows
 from dpace_loadtest.run import run
 from dpace_loadtest.scenario import ScenarioConfig
 from dpace_serve.config import build_config

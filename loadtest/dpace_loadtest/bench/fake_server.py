@@ -120,17 +120,18 @@ class Connection(asyncio.Protocol):
         self._received = rest[length:]
         method, path, _ = method_and_path.split(" ")
         if method == "GET":
-            self._write(_whole(200, self._told(path)))
+            told = self._told(path)
+            self._write(_whole(404, {"error": path}) if told is None else _whole(200, told))
         else:
             _Answer(self._service, self._write, self._end, headers, json.loads(rest[:length]))
 
-    def _told(self, path: str) -> dict[str, Any]:
+    def _told(self, path: str) -> dict[str, Any] | None:
         if path == "/log":
             return {
                 "num_requests": self._service.num_requests,
                 "first_delays_seconds": self._service.first_delays,
             }
-        return {"data": [{"id": MODEL}]}
+        return {"data": [{"id": MODEL}]} if path == "/v1/models" else None
 
     def _write(self, data: bytes) -> None:
         assert self._transport is not None  # noqa: S101 - it was made before data came

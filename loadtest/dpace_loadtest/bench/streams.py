@@ -16,9 +16,9 @@ from typing import Any
 import typer
 
 from dpace_loadtest.bench.fake_process import FakeProcess, fake_server
-from dpace_loadtest.row_file import read_rows
+from dpace_loadtest.percentiles import percentile
+from dpace_loadtest.row_json import read_rows
 from dpace_loadtest.run import run
-from dpace_loadtest.saturation import percentile
 from dpace_loadtest.scenario import ScenarioConfig
 from dpace_serve.command_line import log_to_stderr
 from dpace_serve.config import build_config
@@ -88,14 +88,14 @@ def _measure(server: FakeProcess, folder: Path, num_streams: int, seconds: float
         for row in rows
         if row.ttft_from_send_seconds is not None
     ]
-    tpots = [1e3 * row.tpot_seconds for row in rows if row.tpot_seconds is not None]
+    tpots = sorted(1e3 * row.tpot_seconds for row in rows if row.tpot_seconds is not None)
     (cell,) = record.cells
     return StreamsResult(
         num_streams=num_streams,
         num_measured=len(rows),
         num_failed=cell.num_failed,
-        ttft_error_ms_p50=percentile(errors, 50),
-        ttft_error_ms_p95=percentile([abs(error) for error in errors], 95),
+        ttft_error_ms_p50=percentile(sorted(errors), 50),
+        ttft_error_ms_p95=percentile(sorted(abs(error) for error in errors), 95),
         tpot_ms_p50=percentile(tpots, 50),
         tpot_ms_p95=percentile(tpots, 95),
         send_lag_ms_p99=cell.p99_send_lag_ms or 0.0,

@@ -151,5 +151,5 @@ def test_a_generator_that_may_not_send_more_shows_it_as_lag(server, scripted, lo
         assert row.ttft_from_schedule_seconds == pytest.approx(
             row.send_lag_seconds + row.ttft_from_send_seconds
         )
-    assert record.cells[0].p99_send_lag_ms >= 995
+    assert record.cells[0].p99_send_lag_ms >= 985  # between 800 and 1000
     assert record.saturated(50.0) == [record.cells[0]]

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -14,8 +15,6 @@ import httpx2
 import psutil
 import pytest
 import yaml
-
-from dpace_loadtest.row_file import read_rows
 
 ROOT = Path(__file__).parents[3]
 QUICK = [{"first_ms": 20 + number, "gap_ms": 10, "num_chunks": 3} for number in range(7)]
@@ -106,13 +105,20 @@ def dpace(*arguments):
     )
 
 
-def test_the_command_runs_a_scenario_and_keeps_the_rows(server, scenario_file, tmp_path):
-    rows = tmp_path / "kept.jsonl"
+def test_the_command_runs_a_scenario_and_keeps_the_report(server, scenario_file, tmp_path):
+    files = {name: tmp_path / f"kept.{name}" for name in ("json", "html", "rows")}
+    options = [part for name, file in files.items() for part in (f"--{name}", file)]
     with server() as fake:
         scenario = scenario_file("http://127.0.0.1:9")
-        done = dpace("--url", fake.url, "--scenario", scenario, "--rows", rows, "num_requests=12")
+        done = dpace("--url", fake.url, "--scenario", scenario, *options, "num_requests=12")
     assert done.returncode == 0, done.stderr
-    assert [row.outcome for row in read_rows(rows)] == ["ok"] * 12
+    rows = [json.loads(line) for line in files["rows"].read_text().splitlines()]
+    assert [(row["outcome"], row["unjoined"]) for row in rows] == [("ok", "no_service")] * 12
+    report = json.loads(files["json"].read_text())
+    assert report["scenario"]["name"] == "scenario"
+    assert report["arms"][0]["url"] == fake.url
+    assert report["loads"][0]["total"]["outcomes"]["ok"] == 12
+    assert files["html"].read_text().startswith("<!DOCTYPE html>")
     assert "[1/1] served, 20 requests/s, round 1: 12 requests, 0 failed" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -121,7 +127,7 @@ def test_a_generator_that_is_too_slow_fails_the_run(server, scenario_file):
     with server() as fake:
         done = dpace("--scenario", scenario_file(fake.url), "max_send_lag_ms=0.000001")
     assert done.returncode == 1
-    assert "dpace: generator saturated: p99 of the lag of sending must be at most" in done.stderr
+    assert "The load generator was saturated" in done.stdout
 
 
 @pytest.mark.parametrize(

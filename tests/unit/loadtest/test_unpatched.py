@@ -18,7 +18,7 @@ def test_the_command_and_what_it_calls_patch_nothing():
     script = """
 import socket, sys
 import dpace_serve.cli
-import dpace_loadtest.cli, dpace_loadtest.brief_summary, dpace_loadtest.run, dpace_loadtest.scenario
+import dpace_loadtest.cli, dpace_loadtest.reported_run
 import dpace_loadtest.arm_access, dpace_loadtest.coordinator, dpace_loadtest.generator
 sys.exit(socket.socket.__module__ != "socket" or "gevent" in sys.modules)
 """
