@@ -37,7 +37,7 @@ def report_json(result: RunResult) -> dict[str, Any]:
         },
         "baseline": result.baseline,
         "arms": [_arm(result, arm) for arm in facts.arms],
-        "loads": [_load(one) for one in result.summaries],
+        "loads": [_load(one, result) for one in result.summaries],
         "acceptance": [
             {
                 "arm": one.arm,
@@ -108,7 +108,7 @@ def _service(service: ServiceRecords) -> dict[str, Any]:
     }
 
 
-def _load(one: LoadSummary) -> dict[str, Any]:
+def _load(one: LoadSummary, result: RunResult) -> dict[str, Any]:
     offered = one.offered
     return {
         "arm": one.arm,
@@ -119,6 +119,7 @@ def _load(one: LoadSummary) -> dict[str, Any]:
         "steadiness": asdict(one.steadiness),
         "send_lag": asdict(one.send_lag),
         "is_generator_saturated": one.is_saturated,
+        "generator_cpu": result.facts.generator_cpu.get((one.arm, one.load)),
         "total": _group(one.total),
         "workloads": {
             group.workload: _group(group) for group in one.workloads if group.workload is not None

@@ -219,12 +219,15 @@ def generator_table(result: RunResult) -> PageTable:
                 wording.milliseconds(lag.p95),
                 wording.milliseconds(lag.p99),
                 wording.milliseconds(lag.largest),
+                wording.share(result.facts.generator_cpu.get((one.arm, one.load))),
                 Cell("SATURATED", "bad") if one.is_saturated else "kept up",
             )
 
     return _table(
-        ("arm", result.facts.load_unit, "lag p50", "p95", "p99", "largest", "generator"), rows()
-    )
+        ("arm", result.facts.load_unit, "lag p50", "p95", "p99", "largest", "busiest core",
+         "generator"),
+        rows(),
+    )  # fmt: skip
 
 
 def service_table(result: RunResult) -> PageTable:

@@ -1,7 +1,7 @@
 """RunFacts: what a run was, which its rows do not say."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Mode = Literal["open", "closed"]
@@ -63,6 +63,8 @@ class RunFacts:
         prompt_hash: Of the prompts, so that two runs can be told to have asked the same.
         versions: Of what took part, by name.
         started_at: When it started, ISO 8601 with the zone.
+        generator_cpu: CPU time over time of the generator's busiest process, by arm and load, where
+            it is known; near 1 the generator is at its end.
     """
 
     name: str
@@ -77,6 +79,7 @@ class RunFacts:
     prompt_hash: str
     versions: Mapping[str, str]
     started_at: str
+    generator_cpu: Mapping[tuple[str, float], float] = field(default_factory=dict)
 
     @property
     def load_unit(self) -> str:

@@ -99,5 +99,6 @@ def facts(*arms, **others):
         "prompt_hash": "0123abcd",
         "versions": {"dpace_serve": "0.1.0"},
         "started_at": "2026-11-29T20:00:00+00:00",
+        "generator_cpu": {("b", 1.0): 0.254},
     }
     return RunFacts(**(values | others))

@@ -1,5 +1,6 @@
 """The end of a run: what is written, what is printed, and whether it was good."""
 
+import io
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ import dpace_loadtest
 from dpace_loadtest.finish import finish
 from dpace_loadtest.row_json import write_rows
 from dpace_loadtest.run_result import run_result
+from dpace_loadtest.terminal_summary import terminal_summary
 from dpace_serve.errors import ConfigError
 
 from .made_rows import facts, record, row, service, slo  # noqa: TID252 - tests have no package
@@ -143,6 +145,7 @@ def test_report_rows_and_page_are_written(finished):
     assert report["baseline"] == "plain"
     (plain, other) = report["loads"]
     assert plain["total"]["acceptance"] == []
+    assert (plain["generator_cpu"], other["generator_cpu"]) == (None, 0.254)
     (drafter,) = other["total"]["acceptance"]
     # 19 requests of 2 steps: 3 and 0 or 1; nine of the numbers 0 to 18 are odd.
     assert drafter["tau"]["value"] == pytest.approx(1 + (19 * 3 + 9) / 38)
@@ -205,3 +208,11 @@ def test_every_key_of_the_report_is_documented(finished):
                 yield from keys(inner)
 
     assert sorted(set(keys(report)) - documented - free) == []
+
+
+def test_names_of_arms_and_scenarios_are_no_markup_of_the_terminal():
+    name = "[bold]x[/bold]"
+    printed = io.StringIO()
+    result = run_result(facts(name, name=name), [row(arm=name)], [])
+    Console(file=printed, width=80).print(terminal_summary(result))
+    assert printed.getvalue().count(name) == 2
