@@ -96,7 +96,17 @@ def run_facts(scenario: ScenarioConfig, name: str, record: RunRecord) -> RunFact
         prompt_hash=record.prompts_sha256,
         versions={"dpace_serve": __version__, "locust": version("locust")},
         started_at=started.isoformat(timespec="seconds"),
+        generator_cpu=_busiest(record),
     )
+
+
+def _busiest(record: RunRecord) -> dict[tuple[str, float], float]:
+    """CPU of the busiest worker by arm and load, in the round in which it was highest."""
+    shares: dict[tuple[str, float], float] = {}
+    for cell in record.cells:
+        place = (cell.arm, cell.load)
+        shares[place] = max(shares.get(place, 0.0), cell.cpu_share)
+    return shares
 
 
 def _servers(scenario: ScenarioConfig) -> Mapping[str, str | None]:

@@ -136,3 +136,39 @@ def test_times_agree_with_vllm_bench_serve_within_10_percent(server, questions, 
         our_median = statistics.median(one[name] for one in ours)
         their_median = statistics.median(one[name] for one in theirs)
         assert our_median == pytest.approx(their_median, rel=0.10), name
+
+
+def test_every_request_of_the_command_is_joined_with_its_acceptance(server, tmp_path):
+    (tmp_path / "key").write_text(server.key)
+    scenario = {
+        "arms": [{"name": "served", "url": server.url, "api_key_file": str(tmp_path / "key")}],
+        "loads": [3],
+        "warm_up_seconds": 1,
+        "num_requests": 16,
+        "max_send_lag_ms": 5000,  # whether the machine is busy is not the point here
+    }
+    (tmp_path / "small.yaml").write_text(json.dumps(scenario))
+    files = {name: tmp_path / f"out.{name}" for name in ("json", "html", "rows")}
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "dpace_serve.cli", "loadtest"),
+            *("--scenario", str(tmp_path / "small.yaml")),
+            *(part for name, file in files.items() for part in (f"--{name}", str(file))),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [json.loads(line) for line in files["rows"].read_text().splitlines()]
+    assert sum(row["phase"] == "measured" for row in rows) == 16
+    for row in rows:
+        assert row["outcome"] == "ok"
+        assert row["unjoined"] is None
+        assert row["acceptance"]["workload"] == row["workload"]
+    report = json.loads(files["json"].read_text())
+    (group,) = [one["total"] for one in report["loads"]]
+    assert group["joined"]["num_counted"] == 16
+    assert group["acceptance"][0]["tau"]["value"] > 1
+    assert "served" in files["html"].read_text()
