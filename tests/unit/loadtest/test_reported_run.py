@@ -7,7 +7,6 @@ from dpace_loadtest.run_record import CellRecord, RunRecord
 from dpace_loadtest.scenario import ScenarioConfig
 from dpace_serve.config import build_config
 
-
 pytestmark = pytest.mark.skipif(find_spec("locust") is None, reason="locust is not installed")
 
 
