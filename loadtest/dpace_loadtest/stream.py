@@ -93,12 +93,15 @@ class StreamedAnswer:
             return
         if self.response_id is None and isinstance(chunk.get("id"), str):
             self.response_id = chunk["id"]
-        for choice in chunk.get("choices", ())[:1]:
+        choices = chunk.get("choices") or []
+        if not isinstance(choices, list) or not all(isinstance(one, dict) for one in choices):
+            raise ValueError(f"choices must be a list of objects, got {choices!r:.40}")
+        for choice in choices[:1]:
             self._take_choice(choice, moment)
         usage = chunk.get("usage")
         if isinstance(usage, dict):
-            self.prompt_tokens = usage.get("prompt_tokens")
-            self.completion_tokens = usage.get("completion_tokens")
+            self.prompt_tokens = _count(usage.get("prompt_tokens"))
+            self.completion_tokens = _count(usage.get("completion_tokens"))
 
     def _take_choice(self, choice: dict[str, Any], moment: float) -> None:
         text = _text(choice)
@@ -118,6 +121,12 @@ class StreamedAnswer:
 def _text(choice: dict[str, Any]) -> str:
     """What a chunk adds to the answer, thoughts included: they are tokens that the user sees."""
     delta = choice.get("delta")
-    if delta is None:
-        return choice.get("text") or ""
-    return delta.get("content") or delta.get("reasoning") or delta.get("reasoning_content") or ""
+    if isinstance(delta, dict):
+        said = (delta.get(key) for key in ("content", "reasoning", "reasoning_content"))
+    else:
+        said = iter((choice.get("text"),))
+    return next((text for text in said if isinstance(text, str) and text), "")
+
+
+def _count(value: object) -> int | None:
+    return value if type(value) is int and value >= 0 else None

@@ -122,6 +122,28 @@ def test_an_error_event_is_kept_in_one_line_with_its_status():
     assert answer({"error": {"message": "m", "code": "overloaded"}}).error_status is None
 
 
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        {"choices": None},
+        {"choices": [{}]},
+        {"choices": [{"delta": None}]},
+        {"choices": [{"delta": {"content": None}}]},
+        {"choices": [{"text": 3}]},
+        {"usage": {"completion_tokens": "many"}},
+    ],
+)
+def test_what_a_chunk_does_not_say_is_not_known(chunk):
+    said = answer(chunk, b"[DONE]")
+    assert (said.text, said.completion_tokens, said.is_complete) == ("", None, True)
+
+
+@pytest.mark.parametrize("choices", [{"a": 1}, [1], "x"])
+def test_choices_of_another_shape_are_a_fault_of_the_stream(choices):
+    with pytest.raises(ValueError, match="choices must be a list of objects"):
+        answer({"choices": choices})
+
+
 @pytest.mark.parametrize("data", [b"[1]", b"{", b"hello"])
 def test_an_event_that_is_no_object_is_a_fault_of_the_stream(data):
     with pytest.raises(ValueError, match=r"JSON object|Expecting"):
