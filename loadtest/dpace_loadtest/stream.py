@@ -121,10 +121,9 @@ class StreamedAnswer:
 def _text(choice: dict[str, Any]) -> str:
     """What a chunk adds to the answer, thoughts included: they are tokens that the user sees."""
     delta = choice.get("delta")
+    said = [choice.get("text")]
     if isinstance(delta, dict):
-        said = (delta.get(key) for key in ("content", "reasoning", "reasoning_content"))
-    else:
-        said = iter((choice.get("text"),))
+        said = [delta.get(key) for key in ("content", "reasoning", "reasoning_content")]
     return next((text for text in said if isinstance(text, str) and text), "")
 
 
