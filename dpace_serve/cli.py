@@ -226,8 +226,17 @@ def _mount_training() -> None:
         app.registered_commands.extend(training_app.registered_commands)
 
 
+def _mount_loadtest() -> None:
+    # It comes with this package; without locust the command says what to install.
+    if find_spec("dpace_loadtest") is not None:
+        from dpace_loadtest.cli import app as loadtest_app
+
+        app.registered_commands.extend(loadtest_app.registered_commands)
+
+
 app.registered_commands.extend(tuning_app.registered_commands)
 _mount_training()
+_mount_loadtest()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

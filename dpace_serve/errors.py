@@ -41,3 +41,7 @@ class BusyError(SwapError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, status=HTTPStatus.CONFLICT)
+
+
+class LoadTestError(DpaceError):
+    """A load test did not come to its end; there is no result."""

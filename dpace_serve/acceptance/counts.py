@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -193,9 +194,10 @@ def require_steps(per_step_accepted: Sequence[int], per_step_drafted: Sequence[i
 
 
 def _reaching(lengths: Sequence[int], num_draft_tokens: int) -> tuple[int, ...]:
-    return tuple(
-        sum(length >= position for length in lengths) for position in range(1, num_draft_tokens + 1)
-    )
+    # Each step is looked at once: a request may have thousands, and a load test as many requests.
+    ending = Counter(lengths)
+    from_the_end = itertools.accumulate(ending[length] for length in range(num_draft_tokens, 0, -1))
+    return tuple(from_the_end)[::-1]
 
 
 def _add(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:

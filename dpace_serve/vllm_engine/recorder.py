@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from dpace_serve.acceptance.exclusion import ExclusionReason
 from dpace_serve.acceptance.request import RequestAcceptance
-from dpace_serve.acceptance.request_id import hashed_id
 from dpace_serve.live.assignment import Binding
 from dpace_serve.live.comparisons import Comparisons
 from dpace_serve.metrics.exporter import AcceptanceMetrics
@@ -26,6 +26,7 @@ from dpace_serve.vllm_engine.answer_record import (
 from dpace_serve.vllm_engine.arrivals import Arrivals
 from dpace_serve.vllm_engine.bound_request import BoundRequest, salted
 from dpace_serve.vllm_engine.draft_log import TakenDrafts
+from dpace_serve.vllm_engine.record_ring import RecordRing, shown_row
 from dpace_serve.vllm_engine.shadow_collector import EndedRequest, ShadowCollector, Take
 from dpace_serve.vllm_engine.traffic_capture import TrafficCapture
 
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 MAX_RECORDS = 256
 """Ended requests kept for `GET /dpace/acceptance?records=`."""
+_BOOT_BYTES = 8
 
 Generate = Callable[..., AsyncGenerator["RequestOutput", None]]
 Keep = Callable[[RequestAcceptance], None]
@@ -76,6 +78,7 @@ class AcceptanceRecorder:
         self._capture = capture
         self._method = method
         self._records: deque[RequestAcceptance] = deque(maxlen=MAX_RECORDS)
+        self._ring = RecordRing(secrets.token_hex(_BOOT_BYTES))
         self._has_failed = False
 
     def snapshot(self, num_records: int, *, shows_ids: bool = False) -> dict[str, Any]:
@@ -97,8 +100,12 @@ class AcceptanceRecorder:
                 "num_draft_tokens": sums["num_draft_tokens"],
             },
             **sums,
-            "records": [_row(record, shows_id=shows_ids) for record in newest],
+            "records": [shown_row(record, shows_id=shows_ids) for record in newest],
         }
+
+    def records_after(self, sequence: int, limit: int, *, shows_ids: bool) -> dict[str, Any]:
+        """The records of all drafters that follow a number, counted or excluded; see RecordRing."""
+        return self._ring.after(sequence, limit, shows_ids=shows_ids)
 
     def history(self) -> dict[str, Any]:
         """How the sums have grown."""
@@ -231,6 +238,7 @@ class AcceptanceRecorder:
 
     def _record(self, record: RequestAcceptance) -> bool:
         """Keep a record, then count it; whether it was counted."""
+        self._ring.append(record)
         for keep in self._keep:
             keep(record)
         try:
@@ -269,8 +277,3 @@ class AcceptanceRecorder:
                 error,
                 exc_info=error,
             )
-
-
-def _row(record: RequestAcceptance, *, shows_id: bool) -> dict[str, Any]:
-    row = record.to_dict()
-    return row if shows_id else row | {"request_id": hashed_id(record.request_id)}

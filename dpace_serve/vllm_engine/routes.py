@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi.responses import JSONResponse
 
 from dpace_serve.dashboard.files import read_files
 from dpace_serve.dashboard.routes import build_router, public_paths
@@ -14,6 +15,7 @@ from dpace_serve.live.comparisons import Comparisons
 from dpace_serve.live.operations import Operations
 from dpace_serve.vllm_engine import admin_routes
 from dpace_serve.vllm_engine.key_guard import PREFIX, KeyGuard, is_admin, require_separate
+from dpace_serve.vllm_engine.record_ring import MAX_READ
 from dpace_serve.vllm_engine.recorder import MAX_RECORDS, AcceptanceRecorder
 
 router = APIRouter(prefix=PREFIX, tags=["dpace"])
@@ -32,6 +34,24 @@ async def acceptance(
     if recorder is None:
         return {"drafter": None}
     return recorder.snapshot(records, shows_ids=is_admin(request.scope))
+
+
+@router.get("/acceptance/records")
+async def acceptance_records(
+    request: Request,
+    after: Annotated[int, Query(ge=0, description="number of the last record read")] = 0,
+    limit: Annotated[int, Query(ge=0, le=MAX_READ, description="records at most")] = MAX_READ,
+) -> JSONResponse:
+    """Records in the order of their numbers, for a reader that follows them.
+
+    `boot` differs after a restart, when the numbers begin again, and is null where nothing is
+    drafted. Records have a hash in place of the request's id, unless the admin key was sent.
+    """
+    recorder: AcceptanceRecorder | None = request.app.state.dpace
+    if recorder is None:
+        return JSONResponse({"boot": None, "oldest": 1, "newest": 0, "records": []})
+    # As a response of its own: FastAPI would walk through every step of every record in Python.
+    return JSONResponse(recorder.records_after(after, limit, shows_ids=is_admin(request.scope)))
 
 
 @router.get("/history")

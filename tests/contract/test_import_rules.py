@@ -31,17 +31,21 @@ CLEAN_TREE = {
     "dpace_serve.dashboard",
     "dpace_serve/demo/__init__.py": "import dpace_serve.drafter",
     "dpace_serve/tuning/__init__.py": "import dpace_serve.vllm_engine, dpace_serve.demo",
-    "dpace_serve/cli.py": "import dpace_serve.tuning, dpace_training.cli",
+    "dpace_serve/cli.py": "import dpace_serve.tuning, dpace_training.cli, dpace_loadtest.cli",
     "dpace_serve/settings_document.py": "import dpace_serve.tuning, dpace_serve.serve_config",
     "dpace_training/__init__.py": "",
     "dpace_training/cli.py": "import dpace_serve.config, torch",
+    "dpace_loadtest/__init__.py": "",
+    "dpace_loadtest/cli.py": "import dpace_serve.config",
+    "dpace_loadtest/users.py": "import gevent.pool, locust",
 }
 
-TRAINING_ON_TOP = "training sits on top of dpace_serve, never under it"
+ON_TOP = "training and load test sit on top of dpace_serve, beside each other"
 ONE_WAY = "inside dpace_serve imports point one way"
 PLAIN_ACCEPTANCE = "acceptance arithmetic needs no framework"
 VLLM_IN_ONE_PLACE = "only dpace_serve.vllm_engine imports vllm"
-EVERY_RULE = {TRAINING_ON_TOP, ONE_WAY, PLAIN_ACCEPTANCE, VLLM_IN_ONE_PLACE}
+LOCUST_IN_ONE_FILE = "only dpace_loadtest.users imports locust, which patches sockets"
+EVERY_RULE = {ON_TOP, ONE_WAY, PLAIN_ACCEPTANCE, VLLM_IN_ONE_PLACE, LOCUST_IN_ONE_FILE}
 
 
 def broken_rules(folder: Path, planted: dict[str, str]) -> set[str]:
@@ -73,7 +77,10 @@ def test_a_clean_tree_keeps_every_rule(tmp_path):
 @pytest.mark.parametrize(
     ("planted", "rules"),
     [
-        ({"dpace_serve/metrics/labels.py": "import dpace_training"}, {TRAINING_ON_TOP}),
+        ({"dpace_serve/metrics/labels.py": "import dpace_training"}, {ON_TOP}),
+        ({"dpace_serve/demo/load.py": "import dpace_loadtest.rows"}, {ON_TOP}),
+        ({"dpace_loadtest/prompts.py": "import dpace_training"}, {ON_TOP}),
+        ({"dpace_training/bench.py": "import dpace_loadtest.rows"}, {ON_TOP}),
         ({"dpace_serve/drafter/write.py": "import dpace_serve.metrics"}, {ONE_WAY}),
         ({"dpace_serve/drafter/write.py": "import dpace_serve.acceptance"}, {ONE_WAY}),
         ({"dpace_serve/metrics/live.py": "import dpace_serve.live"}, {ONE_WAY}),
@@ -83,6 +90,9 @@ def test_a_clean_tree_keeps_every_rule(tmp_path):
         ({"dpace_serve/acceptance/fast.py": "import torch"}, {PLAIN_ACCEPTANCE}),
         ({"dpace_serve/demo/run.py": "from vllm import LLM"}, {VLLM_IN_ONE_PLACE}),
         ({"dpace_training/data.py": "def f():\n    import vllm.config"}, {VLLM_IN_ONE_PLACE}),
+        ({"dpace_loadtest/run.py": "def f():\n    import locust.main"}, {LOCUST_IN_ONE_FILE}),
+        ({"dpace_loadtest/stream.py": "import gevent"}, {LOCUST_IN_ONE_FILE}),
+        ({"dpace_serve/demo/load.py": "from locust import User"}, {LOCUST_IN_ONE_FILE}),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

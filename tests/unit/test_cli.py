@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from dpace_loadtest import cli as loadtest_cli
 from dpace_serve import cli
 from dpace_serve.drafter import doctor
 from dpace_serve.drafter.doctor import Finding
@@ -22,6 +23,7 @@ def dpace(*arguments):
 def test_help_loads_neither_torch_nor_an_engine():
     script = """
 import sys
+from dpace_loadtest import cli as loadtest_cli
 from dpace_serve import cli
 try:
     cli.main(["--help"])
@@ -35,7 +37,7 @@ sys.exit(f"loaded {heavy}" if heavy else 0)
         [sys.executable, "-c", script], check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    for command in ("demo", "serve", "doctor", "drafter", "tune"):
+    for command in ("demo", "serve", "doctor", "drafter", "tune", "loadtest"):
         assert f"  {command}" in done.stdout
 
 
@@ -199,6 +201,12 @@ def test_a_replay_without_what_it_needs_is_one_line(capsys, monkeypatch, tmp_pat
     given = ["--target", str(tmp_path), "--drafter", str(tmp_path), "--replay", "prompts.jsonl"]
     assert dpace("doctor", *given) == 2
     assert "Install it: pip install 'dpace-serve[train]'." in capsys.readouterr().err
+
+
+def test_a_load_test_without_locust_is_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(loadtest_cli, "find_spec", lambda name: None)
+    assert dpace("loadtest", "--scenario", "s.yaml") == 2
+    assert "Install it: pip install 'dpace-serve[loadtest]'." in capsys.readouterr().err
 
 
 def test_a_failed_check_of_the_doctor_is_status_1(capsys, tmp_path):

@@ -14,7 +14,11 @@ from hatchling.builders.wheel import WheelBuilder
 import dpace_serve
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = (ROOT / "dpace_serve", ROOT / "training" / "dpace_training")
+PACKAGES = (
+    ROOT / "dpace_serve",
+    ROOT / "training" / "dpace_training",
+    ROOT / "loadtest" / "dpace_loadtest",
+)
 
 ENTRY_POINTS = {
     ("console_scripts", "dpace"): "dpace_serve.cli:main",
@@ -56,7 +60,7 @@ def test_an_entry_point_names_something_that_its_module_defines(value):
 def test_the_wheel_has_no_top_level_folder_but_the_packages(wheel_names):
     folders = {name.split("/")[0] for name in wheel_names}
     metadata = f"dpace_serve-{dpace_serve.__version__}.dist-info"
-    assert folders == {"dpace_serve", "dpace_training", metadata}
+    assert folders == {"dpace_serve", "dpace_training", "dpace_loadtest", metadata}
 
 
 def test_the_wheel_holds_every_file_of_the_packages(wheel_names):

@@ -198,6 +198,23 @@ def test_only_the_newest_records_are_kept_and_given_oldest_first(recorder):
     assert recorder.snapshot(0)["records"] == []
 
 
+def test_every_record_is_followed_counted_or_not(recorder):
+    finish(recorder, output(answer(counts([2, 0], [7, 7]))), params(), "chatcmpl-1")
+    finish(recorder, output(answer(None)), params(), "chatcmpl-2")
+    answers = recorder.records_after(0, 256, shows_ids=True)
+    found = [(row["sequence"], row["request_id"], row["excluded"]) for row in answers["records"]]
+    assert found == [(1, "chatcmpl-1", None), (2, "chatcmpl-2", "no_record")]
+    assert recorder.records_after(1, 256, shows_ids=False)["boot"] == answers["boot"]
+
+
+def test_two_starts_of_a_server_can_be_told_apart(make_bench):
+    boots = {
+        make_bench(num_challengers=0).recorder.records_after(0, 0, shows_ids=False)["boot"]
+        for _ in range(2)
+    }
+    assert len(boots) == 2
+
+
 class EngineBroken(Exception):  # noqa: N818  (the engine's own names end otherwise too)
     """An error of the engine itself."""
 

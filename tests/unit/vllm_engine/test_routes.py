@@ -13,6 +13,9 @@ class FakeRecorder:
     def snapshot(self, num_records, *, shows_ids):
         return {"asked": num_records, "shows_ids": shows_ids}
 
+    def records_after(self, sequence, limit, *, shows_ids):
+        return {"after": sequence, "limit": limit, "shows_ids": shows_ids}
+
     def history(self):
         return {"interval_seconds": 10, "points": [{"time": 1.0}]}
 
@@ -70,6 +73,33 @@ async def test_the_history_is_read_with_the_same_key():
 @pytest.mark.parametrize("asked", ["-1", "257", "many"])
 async def test_the_number_of_records_is_bounded(asked):
     response = await get(app(recorder=FakeRecorder()), f"/dpace/acceptance?records={asked}")
+    assert response.status_code == 422
+
+
+async def test_records_are_followed_by_their_numbers():
+    response = await get(app(recorder=FakeRecorder()), "/dpace/acceptance/records?after=9&limit=2")
+    assert response.json() == {"after": 9, "limit": 2, "shows_ids": False}
+    response = await get(app(recorder=FakeRecorder()), "/dpace/acceptance/records")
+    assert response.json() == {"after": 0, "limit": 64, "shows_ids": False}
+
+
+async def test_followed_records_want_a_key_and_show_ids_for_the_admin_key_only():
+    application = app(["one"], FakeRecorder(), admin_key="admin")
+    path = "/dpace/acceptance/records"
+    assert (await get(application, path)).status_code == 401
+    for key, shows_ids in {"one": False, "admin": True}.items():
+        response = await get(application, path, authorization=f"Bearer {key}")
+        assert response.json()["shows_ids"] is shows_ids
+
+
+async def test_without_a_drafter_there_are_no_records_to_follow():
+    answer = (await get(app(), "/dpace/acceptance/records")).json()
+    assert (answer["boot"], answer["records"]) == (None, [])
+
+
+@pytest.mark.parametrize("asked", ["after=-1", "limit=-1", "limit=65", "after=all"])
+async def test_what_is_asked_of_followed_records_is_bounded(asked):
+    response = await get(app(recorder=FakeRecorder()), f"/dpace/acceptance/records?{asked}")
     assert response.status_code == 422
 
 

@@ -1,0 +1,1 @@
+"""How fast the generator is, against a server whose delays are known."""
