@@ -17,7 +17,8 @@ def truth_rows(result: Result) -> str:
     """Acceptance in the shadow against acceptance alone, a row for each drafter and temperature."""
     truth = result["truth"]
     rows = [
-        "| drafter | champion | temperature | tau in the shadow | tau served alone | ratio, paired |",
+        "| drafter | champion | temperature | tau in the shadow | tau served alone | ratio, paired "
+        "|",
         "|---|---|---|---|---|---|",
     ]
     for row in truth["rows"]:
@@ -60,13 +61,15 @@ def swap_rows(result: Result) -> str:
     load, total = swaps["load_seconds"], swaps["total_seconds"]
     rows = [
         f"{swaps['num_swaps']} swaps, each to a drafter that had to be loaded, beside "
-        f"{swaps['settings']['streams']} greedy streams (`{_command('swaps')}`; {_machine(result)}): "
-        f"of {swaps['num_requests']:,} requests {swaps['num_failed'] or 'none'} failed, and "
-        f"{swaps['num_different'] or 'none'} had other tokens than before any swap. Resident memory "
-        f"went from {before / _MEGABYTE:,.0f} to {after / _MEGABYTE:,.0f} MB, with oneDNN's cache and "
-        f"the KV cache kept small so that no leak could hide behind them. Loading stopped the engine "
-        f"for {1e3 * load['median']:.0f} ms in the median, {1e3 * load['high']:.0f} ms at most; a swap "
-        f"took {total['median']:.1f} s, nearly all of it waiting for the former drafter's requests.",
+        f"{swaps['settings']['streams']} greedy streams (`{_command('swaps')}`; "
+        f"{_machine(result)}): of {swaps['num_requests']:,} requests "
+        f"{swaps['num_failed'] or 'none'} failed, and {swaps['num_different'] or 'none'} had other "
+        f"tokens than before any swap. Resident memory went from {before / _MEGABYTE:,.0f} to "
+        f"{after / _MEGABYTE:,.0f} MB, with oneDNN's cache and the KV cache kept small so that no "
+        "leak could hide behind them. Loading stopped the engine for "
+        f"{1e3 * load['median']:.0f} ms in the median, {1e3 * load['high']:.0f} ms at most; "
+        f"a swap took {total['median']:.1f} s, nearly all of it waiting for the former drafter's "
+        "requests to end.",
         "",
         "| gap between chunks of a stream | p50 | p99 | longest | samples |",
         "|---|---|---|---|---|",

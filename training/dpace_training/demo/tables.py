@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dpace_training.bench.report import loss_memory_line, peer_rows, step_time_rows
+from dpace_training.demo.live_tables import cost_rows, schedule_rows, swap_rows, truth_rows
 from dpace_training.study.orderings import ordering_rows
 from dpace_training.study.report import study_rows
 
@@ -111,6 +112,12 @@ def drafter_table(result: Result) -> str:
 
 TABLES: dict[str, dict[str, tuple[str, Callable[[Result], str]]]] = {
     "README.md": {"demo": ("demo-run.json", demo_table)},
+    "dpace_serve/README.md": {
+        "truth": ("live-truth.json", truth_rows),
+        "cost": ("live-cost.json", cost_rows),
+        "swaps": ("live-swaps.json", swap_rows),
+        "schedule": ("live-schedule.json", schedule_rows),
+    },
     "training/README.md": {
         "target": ("demo-target.json", target_table),
         "drafters": ("demo-drafters.json", drafter_table),
