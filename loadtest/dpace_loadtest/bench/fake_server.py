@@ -165,6 +165,8 @@ class _Answer:
         self._is_chat = "messages" in body
         self._num_messages = len(body.get("messages", ()))
         prompt = body["messages"][-1]["content"] if self._is_chat else body["prompt"]
+        if isinstance(prompt, list):  # parts, as `vllm bench serve` sends them
+            prompt = "".join(part["text"] for part in prompt)
         self._script = Script(**json.loads(prompt))
         self._num_written = 0
         service.num_requests += 1

@@ -9,6 +9,8 @@ import pytest
 from dpace_loadtest.percentiles import percentile
 
 STALL_SECONDS = 4.0
+MAX_TRIES = 3
+MAX_SEND_LAG_MS = 15.0
 
 
 def work_done(received, delay, stall_begin):
@@ -42,16 +44,19 @@ def timed(server, scripted, load):
             "num_chunks": num_chunks,
             "tokens_per_chunk": tokens_per_chunk,
         }
-        with server("--stall-after", str(stall_begin)) as fake:
-            record, rows = load(
-                url=fake.url,
-                loads=[rate],
-                arrivals={"process": "constant"},
-                warm_up_seconds=0,
-                duration_seconds=6,
-                workloads=[scripted(script)],
-                max_send_lag_ms=1000,
-            )
+        for _ in range(MAX_TRIES):
+            with server("--stall-after", str(stall_begin)) as fake:
+                record, rows = load(
+                    url=fake.url,
+                    loads=[rate],
+                    arrivals={"process": "constant"},
+                    warm_up_seconds=0,
+                    duration_seconds=6,
+                    workloads=[scripted(script)],
+                    max_send_lag_ms=1000,
+                )
+            if record.cells[0].p99_send_lag_ms <= MAX_SEND_LAG_MS:
+                break  # otherwise neither process got the CPU, and the machine is what was measured
         num_tokens = num_chunks * tokens_per_chunk
         assert len(rows) == 48
         assert {(row.outcome, row.completion_tokens) for row in rows} == {("ok", num_tokens)}
@@ -92,7 +97,8 @@ def test_percentiles_are_within_2_percent_of_the_schedule_through_a_stall(timed)
 
 @pytest.fixture(scope="module")
 def quick_answers():
-    return {"first_ms": 100, "gap_ms": 10, "num_chunks": 2}
+    # One chunk: a stall between two of them would not be in the time to the first.
+    return {"first_ms": 100, "num_chunks": 1}
 
 
 def test_an_open_loop_shows_a_stall(server, scripted, load, quick_answers):
