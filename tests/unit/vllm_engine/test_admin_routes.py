@@ -39,6 +39,7 @@ class FakeEngine:
         await self.may_end.wait()
         if self.error is not None:
             raise self.error
+        return 0.25
 
 
 class Server:
