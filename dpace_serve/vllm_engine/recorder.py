@@ -25,15 +25,13 @@ from dpace_serve.vllm_engine.bound_request import BoundRequest, salted
 from dpace_serve.vllm_engine.draft_log import TakenDrafts
 from dpace_serve.vllm_engine.shadow_collector import EndedRequest, ShadowCollector, Take
 from dpace_serve.vllm_engine.traffic_capture import TrafficCapture
+from dpace_serve.web.acceptance_view import MAX_RECORDS
 
 if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
     from vllm.sampling_params import SamplingParams
 
 logger = logging.getLogger(__name__)
-
-MAX_RECORDS = 256
-"""Ended requests kept for `GET /dpace/acceptance?records=`."""
 
 Generate = Callable[..., AsyncGenerator["RequestOutput", None]]
 Keep = Callable[[RequestAcceptance], None]

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dpace_serve.errors import ConfigError
-from dpace_serve.vllm_engine.error_response import error_response
+from dpace_serve.web.error_response import error_response
 
 PREFIX = "/dpace"
 
