@@ -1,18 +1,15 @@
 """Binds each request of the engine to its drafters, and records how it ended."""
 
 import asyncio
-import logging
-from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from dpace_serve.acceptance.exclusion import ExclusionReason
 from dpace_serve.acceptance.request import RequestAcceptance
-from dpace_serve.acceptance.request_id import hashed_id
 from dpace_serve.live.comparisons import Comparisons
+from dpace_serve.live.record_book import Keep, RecordBook
 from dpace_serve.metrics.exporter import AcceptanceMetrics
-from dpace_serve.metrics.labels import ExportStage
 from dpace_serve.vllm_engine.answer_record import (
     ABORTED,
     excluded_record,
@@ -25,16 +22,12 @@ from dpace_serve.vllm_engine.bound_request import BoundRequest, salted
 from dpace_serve.vllm_engine.draft_log import TakenDrafts
 from dpace_serve.vllm_engine.shadow_collector import EndedRequest, ShadowCollector, Take
 from dpace_serve.vllm_engine.traffic_capture import TrafficCapture
-from dpace_serve.web.acceptance_view import MAX_RECORDS
 
 if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
     from vllm.sampling_params import SamplingParams
 
-logger = logging.getLogger(__name__)
-
 Generate = Callable[..., AsyncGenerator["RequestOutput", None]]
-Keep = Callable[[RequestAcceptance], None]
 
 
 class AcceptanceRecorder:
@@ -67,11 +60,8 @@ class AcceptanceRecorder:
         self._metrics = metrics
         self._comparisons = comparisons
         self._collector = ShadowCollector(take, self._settle)
-        self._keep = keep
+        self._book = RecordBook(arrivals.fleet, metrics, method=method, keep=keep)
         self._capture = capture
-        self._method = method
-        self._records: deque[RequestAcceptance] = deque(maxlen=MAX_RECORDS)
-        self._has_failed = False
 
     def snapshot(self, num_records: int, *, shows_ids: bool = False) -> dict[str, Any]:
         """The champion, all sums, and the newest records that are counted, oldest first.
@@ -80,24 +70,11 @@ class AcceptanceRecorder:
             num_records: How many records.
             shows_ids: Whether records have the requests' ids, or hashes in their place.
         """
-        newest = list(self._records)[max(0, len(self._records) - num_records) :]
-        champion, sums = self._fleet.champion, self._metrics.snapshot()
-        return {
-            "drafter": {
-                "name": champion.name,
-                "revision": champion.revision,
-                "arm": "champion",
-                "method": self._method,
-                "block_size": champion.block_size,
-                "num_draft_tokens": sums["num_draft_tokens"],
-            },
-            **sums,
-            "records": [_row(record, shows_id=shows_ids) for record in newest],
-        }
+        return self._book.snapshot(num_records, shows_ids=shows_ids)
 
     def history(self) -> dict[str, Any]:
         """How the sums have grown."""
-        return self._metrics.history()
+        return self._book.history()
 
     def close(self) -> None:
         """Give up what is not settled: the engine is about to stop."""
@@ -164,13 +141,13 @@ class AcceptanceRecorder:
             request.note(output, sampling_params)
             record = served_record(request, output, sampling_params.n, emitted_by_last_step)
         except Exception as error:  # noqa: BLE001  (no answer may fail over its statistics)
-            self._lose("record", error)
+            self._book.lose("record", error)
             serving = request.assignment.serving
             self._end_shadows(
                 EndedRequest(request, excluded_record(request, serving, "no_record", ABORTED))
             )
             return
-        is_recorded = self._record(record)
+        is_recorded = self._book.add(record)
         self._judge_served(request, record)
         if is_recorded and record.excluded is None and request.has_unknown_workload:
             self._metrics.unknown_workload()
@@ -180,7 +157,7 @@ class AcceptanceRecorder:
 
     def _end(self, request: BoundRequest, reason: ExclusionReason, finish_reason: str) -> None:
         record = excluded_record(request, request.assignment.serving, reason, finish_reason)
-        self._record(record)
+        self._book.add(record)
         self._end_shadows(EndedRequest(request, record))
 
     def _end_shadows(self, ended: EndedRequest) -> None:
@@ -201,52 +178,18 @@ class AcceptanceRecorder:
                     record = shadow_record(request, shadow, drafts, served)
                 self._comparisons.add_shadow(request.assignment, served, record)
             except Exception as error:  # noqa: BLE001  (the next request must still be settled)
-                self._lose("shadow", error)
+                self._book.lose("shadow", error)
                 continue
-            self._record(record)
-
-    def _record(self, record: RequestAcceptance) -> bool:
-        """Count and keep a record; whether it was counted."""
-        try:
-            if record.excluded is None:
-                self._metrics.observe(record)
-                self._records.append(record)
-            else:
-                self._metrics.exclude(record)
-        except Exception as error:  # noqa: BLE001  (no answer may fail over its statistics)
-            self._lose("observe", error)
-            return False
-        for keep in self._keep:
-            keep(record)
-        return True
+            self._book.add(record)
 
     def _judge_served(self, request: BoundRequest, record: RequestAcceptance) -> None:
         try:
             self._comparisons.add_served(request.assignment, record)
         except Exception as error:  # noqa: BLE001  (no answer may fail over its statistics)
-            self._lose("verdict", error)
+            self._book.lose("verdict", error)
 
     def _join(self, output: "RequestOutput") -> None:
         try:
             join_cut_steps(output)
         except Exception as error:  # noqa: BLE001  (no answer may fail over its statistics)
-            self._log_first(error)
-
-    def _lose(self, stage: ExportStage, error: Exception) -> None:
-        self._metrics.export_error(stage)
-        self._log_first(error)
-
-    def _log_first(self, error: Exception) -> None:
-        if not self._has_failed:
-            self._has_failed = True
-            logger.error(
-                "a finished request could not be counted (%s); more are only counted, in "
-                "dpace_export_errors_total",
-                error,
-                exc_info=error,
-            )
-
-
-def _row(record: RequestAcceptance, *, shows_id: bool) -> dict[str, Any]:
-    row = record.to_dict()
-    return row if shows_id else row | {"request_id": hashed_id(record.request_id)}
+            self._book.log_first(error)

@@ -2,9 +2,6 @@
 
 from typing import Any, Protocol
 
-MAX_RECORDS = 256
-"""Ended requests kept for `GET /dpace/acceptance?records=`."""
-
 
 class AcceptanceView(Protocol):
     """What was counted since the server started."""

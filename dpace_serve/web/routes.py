@@ -10,8 +10,9 @@ from dpace_serve.dashboard.files import read_files
 from dpace_serve.dashboard.routes import build_router, public_paths
 from dpace_serve.live.comparisons import Comparisons
 from dpace_serve.live.operations import Operations
+from dpace_serve.live.record_book import MAX_RECORDS
 from dpace_serve.web import admin_routes
-from dpace_serve.web.acceptance_view import MAX_RECORDS, AcceptanceView
+from dpace_serve.web.acceptance_view import AcceptanceView
 from dpace_serve.web.key_guard import PREFIX, KeyGuard, is_admin, require_separate
 
 router = APIRouter(prefix=PREFIX, tags=["dpace"])
