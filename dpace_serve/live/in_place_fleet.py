@@ -15,8 +15,7 @@ from dpace_serve.live.traffic import Traffic
 class InPlaceFleet(Fleet):
     """A champion whose weights are written over, while no request runs and new ones wait.
 
-    So every request has one drafter from its start to its end here too. Who changes the drafter
-    reopens the gate when the change has ended, however it ended.
+    So every request has one drafter from its start to its end here too.
     """
 
     def __init__(
@@ -88,6 +87,10 @@ class InPlaceFleet(Fleet):
         self._occupy(slot, candidate)
         slot.num_served = 0
         slot.is_reserved = False
+
+    def end_change(self) -> None:
+        """Let in those who waited, to whichever drafter there is now."""
+        self._gate.reopen()
 
     def require_share_for(self, role: Role) -> None:
         """Check that the role is the champion's: nothing else fits.

@@ -29,9 +29,11 @@ CLEAN_TREE = {
     "dpace_serve/dashboard/__init__.py": "",
     "dpace_serve/web/__init__.py": "import dpace_serve.live, dpace_serve.dashboard",
     "dpace_serve/vllm_engine/__init__.py": "import vllm.config, dpace_serve.live, dpace_serve.web",
+    "dpace_serve/sglang_engine/__init__.py": "import sglang.version, dpace_serve.live, "
+    "dpace_serve.web",
     "dpace_serve/demo/__init__.py": "import dpace_serve.drafter",
     "dpace_serve/tuning/__init__.py": "import dpace_serve.vllm_engine, dpace_serve.demo",
-    "dpace_serve/serve_command.py": "import dpace_serve.vllm_engine",
+    "dpace_serve/serve_command.py": "import dpace_serve.vllm_engine, dpace_serve.sglang_engine",
     "dpace_serve/cli.py": "import dpace_serve.serve_command, dpace_serve.tuning, "
     "dpace_training.cli",
     "dpace_serve/settings_document.py": "import dpace_serve.tuning, dpace_serve.serve_config",
@@ -43,7 +45,14 @@ TRAINING_ON_TOP = "training sits on top of dpace_serve, never under it"
 ONE_WAY = "inside dpace_serve imports point one way"
 PLAIN_ACCEPTANCE = "acceptance arithmetic needs no framework"
 VLLM_IN_ONE_PLACE = "only dpace_serve.vllm_engine imports vllm"
-EVERY_RULE = {TRAINING_ON_TOP, ONE_WAY, PLAIN_ACCEPTANCE, VLLM_IN_ONE_PLACE}
+SGLANG_IN_ONE_PLACE = "only dpace_serve.sglang_engine imports sglang"
+EVERY_RULE = {
+    TRAINING_ON_TOP,
+    ONE_WAY,
+    PLAIN_ACCEPTANCE,
+    VLLM_IN_ONE_PLACE,
+    SGLANG_IN_ONE_PLACE,
+}
 
 
 def broken_rules(folder: Path, planted: dict[str, str]) -> set[str]:
@@ -85,6 +94,11 @@ def test_a_clean_tree_keeps_every_rule(tmp_path):
         ({"dpace_serve/unplaced.py": ""}, {ONE_WAY}),
         ({"dpace_serve/acceptance/fast.py": "import torch"}, {PLAIN_ACCEPTANCE}),
         ({"dpace_serve/demo/run.py": "from vllm import LLM"}, {VLLM_IN_ONE_PLACE}),
+        ({"dpace_serve/sglang_engine/routes.py": "import dpace_serve.vllm_engine"}, {ONE_WAY}),
+        ({"dpace_serve/vllm_engine/routes.py": "import dpace_serve.sglang_engine"}, {ONE_WAY}),
+        ({"dpace_serve/sglang_engine/run.py": "import vllm.config"}, {VLLM_IN_ONE_PLACE}),
+        ({"dpace_serve/vllm_engine/run.py": "import sglang.srt"}, {SGLANG_IN_ONE_PLACE}),
+        ({"dpace_serve/live/run.py": "def f():\n    import sglang"}, {SGLANG_IN_ONE_PLACE}),
         ({"dpace_training/data.py": "def f():\n    import vllm.config"}, {VLLM_IN_ONE_PLACE}),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

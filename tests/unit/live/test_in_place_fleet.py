@@ -65,7 +65,6 @@ class Server:
 
     def _note(self, operation, result):
         self.results.append((operation, result))
-        self.gate.reopen()
 
     async def answer(self, may_end=None):
         """Run a request; the name of its drafter at its end must be that at its start."""
@@ -125,6 +124,23 @@ async def test_a_request_that_does_not_end_refuses_the_swap_and_holds_nobody_up(
     may_end.set()
     assert await running == "dflash"
     assert server.engine.loaded == []
+
+
+async def test_a_second_operation_that_is_refused_lets_nobody_in(root):
+    server, may_end = Server(root), asyncio.Event()
+    running = asyncio.create_task(server.answer(may_end))
+    await asyncio.sleep(0)
+    swap = asyncio.create_task(server.operations.swap(DrafterRequest(folder="dpace")))
+    await server.gate.was_shut.wait()
+    with pytest.raises(SwapError):
+        await server.operations.swap(DrafterRequest(folder="dflash"))
+    server.operations.unauthorized("swap")
+    waiting = asyncio.create_task(server.answer())
+    await asyncio.sleep(0)
+    assert server.gate.num_inside == 1
+    may_end.set()
+    await swap
+    assert (await running, await waiting) == ("dflash", "dpace")
 
 
 async def test_going_back_loads_again_because_nothing_of_the_former_one_is_left(root):
