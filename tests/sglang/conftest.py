@@ -34,6 +34,12 @@ ON_A_CPU = (
 NUM_PROMPTS = 48
 
 
+def pytest_configure(config):
+    # sentencepiece 0.2.1, which SGLang pins, warns from C while it is imported; as an error the
+    # warning leaves it half made, and the interpreter crashes at its end.
+    config.addinivalue_line("filterwarnings", "ignore:builtin type .* has no __module__ attribute")
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     """A running server and how to ask it."""
