@@ -1,9 +1,11 @@
 """What our hooks rely on in SGLang 0.5.23, without a model; make test-sglang runs it."""
 
+import importlib
 import inspect
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -28,6 +30,19 @@ from dpace_serve.sglang_engine import hooking, hooks
 sys.stdout.write("not applied: %d of %d" % (
     len(hooking.not_applied(hooks.all_hooks())), len(hooks.all_hooks())))
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported():
+    """SGLang warns of all that a CPU lacks while it is imported, and only then."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in (
+            "sglang.srt.entrypoints.http_server",
+            "sglang.srt.managers.scheduler",
+            "sglang.srt.speculative.dflash_worker_v2",
+        ):
+            importlib.import_module(name)
 
 
 def run(program, **environment):

@@ -31,7 +31,7 @@ ON_A_CPU = (
     "--disable-cuda-graph",
     "--skip-server-warmup",
 )
-NUM_PROMPTS = 48
+NUM_PROMPTS = 56
 
 
 def pytest_configure(config):
