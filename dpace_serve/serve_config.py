@@ -80,6 +80,8 @@ class VerdictConfig(Config):
 class ServeConfig(Config):
     """Everything `dpace serve` decides; what it does not name is the engine's own default."""
 
+    engine: Literal["vllm", "sglang"] = "vllm"
+    """Whose server it is. SGLang lives in an environment of its own and can do less."""
     target: str
     """Folder or hub name of the target model."""
     drafter: Path | None = None

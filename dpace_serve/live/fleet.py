@@ -236,6 +236,9 @@ class Fleet:
         """Give a reserved slot back, empty."""
         self._reserved(number).is_reserved = False
 
+    def end_change(self) -> None:
+        """Hear that a change that may have reserved a slot has ended, in whatever way."""
+
     def reinstate(self, number: int, role: Role) -> None:
         """Give a role to a drafter that is still loaded; the same role again changes nothing.
 

@@ -215,6 +215,12 @@ class Operations:
         return _Outcome(transition(name, revision))
 
     async def _host(self, request: DrafterRequest, role: Role) -> _Outcome:
+        try:
+            return await self._hosted(request, role)
+        finally:
+            self._fleet.end_change()
+
+    async def _hosted(self, request: DrafterRequest, role: Role) -> _Outcome:
         if not self._fleet.can_load:
             raise SwapError(
                 "this server has no spare slot for drafters. Start it with drafter_root set, and "

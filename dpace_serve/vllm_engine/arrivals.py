@@ -11,7 +11,7 @@ from dpace_serve.vllm_engine.bound_request import (
     is_beam,
     is_plain,
 )
-from dpace_serve.vllm_engine.workload_header import workload_of_header
+from dpace_serve.web.workload_header import workload_of_header
 
 if TYPE_CHECKING:
     from vllm.sampling_params import SamplingParams

@@ -89,14 +89,16 @@ class AcceptanceEndpoint:
             ConfigError: If the admin key cannot be used.
         """
         from dpace_serve.live.admin_key import read_admin_key
-        from dpace_serve.vllm_engine import graceful_stop, routes
-        from dpace_serve.vllm_engine.workload_header import WorkloadHeader
+        from dpace_serve.vllm_engine import graceful_stop
+        from dpace_serve.vllm_engine.api_keys import api_keys
+        from dpace_serve.web import routes
+        from dpace_serve.web.workload_header import WorkloadHeader
 
         args = app.state.args
         config = getattr(args, "dpace_config", None)
         key_file = None if config is None else config.admin_key_file
         app.add_middleware(WorkloadHeader)
-        routes.attach(app, routes.api_keys(args), read_admin_key(key_file, os.environ))
+        routes.attach(app, api_keys(args), read_admin_key(key_file, os.environ))
         graceful_stop.call_after_answers(app, _close_recording)
 
     async def init_state(

@@ -1,9 +1,6 @@
 """Binds each request of the engine to its drafters, and records how it ended."""
 
 import asyncio
-import logging
-import secrets
-from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
@@ -13,8 +10,8 @@ from dpace_serve.acceptance.exclusion import ExclusionReason
 from dpace_serve.acceptance.request import RequestAcceptance
 from dpace_serve.live.assignment import Binding
 from dpace_serve.live.comparisons import Comparisons
+from dpace_serve.live.record_book import Keep, RecordBook
 from dpace_serve.metrics.exporter import AcceptanceMetrics
-from dpace_serve.metrics.labels import ExportStage
 from dpace_serve.vllm_engine.answer_record import (
     ABORTED,
     excluded_record,
@@ -26,7 +23,6 @@ from dpace_serve.vllm_engine.answer_record import (
 from dpace_serve.vllm_engine.arrivals import Arrivals
 from dpace_serve.vllm_engine.bound_request import BoundRequest, salted
 from dpace_serve.vllm_engine.draft_log import TakenDrafts
-from dpace_serve.vllm_engine.record_ring import RecordRing, shown_row
 from dpace_serve.vllm_engine.shadow_collector import EndedRequest, ShadowCollector, Take
 from dpace_serve.vllm_engine.traffic_capture import TrafficCapture
 
@@ -34,14 +30,7 @@ if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
     from vllm.sampling_params import SamplingParams
 
-logger = logging.getLogger(__name__)
-
-MAX_RECORDS = 256
-"""Ended requests kept for `GET /dpace/acceptance?records=`."""
-_BOOT_BYTES = 8
-
 Generate = Callable[..., AsyncGenerator["RequestOutput", None]]
-Keep = Callable[[RequestAcceptance], None]
 
 
 class AcceptanceRecorder:
@@ -74,12 +63,8 @@ class AcceptanceRecorder:
         self._metrics = metrics
         self._comparisons = comparisons
         self._collector = ShadowCollector(take, self._settle)
-        self._keep = keep
+        self._book = RecordBook(arrivals.fleet, metrics, method=method, keep=keep)
         self._capture = capture
-        self._method = method
-        self._records: deque[RequestAcceptance] = deque(maxlen=MAX_RECORDS)
-        self._ring = RecordRing(secrets.token_hex(_BOOT_BYTES))
-        self._has_failed = False
 
     def snapshot(self, num_records: int, *, shows_ids: bool = False) -> dict[str, Any]:
         """The champion, all sums, and the newest records that are counted, oldest first.
@@ -88,28 +73,15 @@ class AcceptanceRecorder:
             num_records: How many records.
             shows_ids: Whether records have the requests' ids, or hashes in their place.
         """
-        newest = list(self._records)[max(0, len(self._records) - num_records) :]
-        champion, sums = self._fleet.champion, self._metrics.snapshot()
-        return {
-            "drafter": {
-                "name": champion.name,
-                "revision": champion.revision,
-                "arm": "champion",
-                "method": self._method,
-                "block_size": champion.block_size,
-                "num_draft_tokens": sums["num_draft_tokens"],
-            },
-            **sums,
-            "records": [shown_row(record, shows_id=shows_ids) for record in newest],
-        }
+        return self._book.snapshot(num_records, shows_ids=shows_ids)
 
     def records_after(self, sequence: int, limit: int, *, shows_ids: bool) -> dict[str, Any]:
         """The records of all drafters that follow a number, counted or excluded; see RecordRing."""
-        return self._ring.after(sequence, limit, shows_ids=shows_ids)
+        return self._book.records_after(sequence, limit, shows_ids=shows_ids)
 
     def history(self) -> dict[str, Any]:
         """How the sums have grown."""
-        return self._metrics.history()
+        return self._book.history()
 
     async def aclose(self, timeout_seconds: float) -> None:
         """Settle the shadows of what has ended; those of what ends later are lost.
@@ -181,13 +153,13 @@ class AcceptanceRecorder:
             request.note(output, sampling_params)
             record = served_record(request, output, sampling_params.n, emitted_by_last_step)
         except Exception as error:  # noqa: BLE001  (no answer may fail over its statistics)
-            self._lose("record", error)
+            self._book.lose("record", error)
             serving, finish_reason = request.assignment.serving, finish_reason_of(output)
             record = excluded_record(request, serving, "no_record", finish_reason)
-            self._record(record)
+            self._book.add(record)
             self._end_shadows(EndedRequest(request, record))
             return
-        is_recorded = self._record(record)
+        is_recorded = self._book.add(record)
         self._judge(partial(self._comparisons.add_served, request.assignment, record))
         if is_recorded and record.excluded is None and request.has_unknown_workload:
             self._metrics.unknown_workload()
@@ -198,7 +170,7 @@ class AcceptanceRecorder:
     def _end(self, request: BoundRequest, reason: ExclusionReason, finish_reason: str) -> None:
         self._count_split(request)
         record = excluded_record(request, request.assignment.serving, reason, finish_reason)
-        self._record(record)
+        self._book.add(record)
         self._end_shadows(EndedRequest(request, record))
 
     def _count_split(self, request: BoundRequest) -> None:
@@ -218,7 +190,7 @@ class AcceptanceRecorder:
         self._fleet.release(request.assignment)
         for shadow in request.assignment.shadows:
             record = self._shadow_record(request, shadow, drafts, served)
-            self._record(record)
+            self._book.add(record)
             self._judge(partial(self._comparisons.add_shadow, request.assignment, served, record))
 
     def _shadow_record(
@@ -233,47 +205,17 @@ class AcceptanceRecorder:
         try:
             return shadow_record(request, shadow, drafts, served)
         except Exception as error:  # noqa: BLE001  (the next request must still be settled)
-            self._lose("shadow", error)
+            self._book.lose("shadow", error)
             return excluded_record(request, shadow, "no_shadow", served.finish_reason)
-
-    def _record(self, record: RequestAcceptance) -> bool:
-        """Keep a record, then count it; whether it was counted."""
-        self._ring.append(record)
-        for keep in self._keep:
-            keep(record)
-        try:
-            if record.excluded is None:
-                self._metrics.observe(record)
-                self._records.append(record)
-            else:
-                self._metrics.exclude(record)
-        except Exception as error:  # noqa: BLE001  (no answer may fail over its statistics)
-            self._lose("observe", error)
-            return False
-        return True
 
     def _judge(self, add: Callable[[], None]) -> None:
         try:
             add()
         except Exception as error:  # noqa: BLE001  (no answer may fail over its statistics)
-            self._lose("verdict", error)
+            self._book.lose("verdict", error)
 
     def _join(self, output: "RequestOutput") -> None:
         try:
             join_cut_steps(output)
         except Exception as error:  # noqa: BLE001  (no answer may fail over its statistics)
-            self._log_first(error)
-
-    def _lose(self, stage: ExportStage, error: Exception) -> None:
-        self._metrics.export_error(stage)
-        self._log_first(error)
-
-    def _log_first(self, error: Exception) -> None:
-        if not self._has_failed:
-            self._has_failed = True
-            logger.error(
-                "a finished request could not be counted (%s); more are only counted, in "
-                "dpace_export_errors_total",
-                error,
-                exc_info=error,
-            )
+            self._book.log_first(error)

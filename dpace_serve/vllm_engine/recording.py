@@ -24,6 +24,7 @@ from dpace_serve.live.fleet import Fleet
 from dpace_serve.live.hosted import Candidate, HostedDrafter, Role
 from dpace_serve.live.operations import OperationName, OperationResult, Operations
 from dpace_serve.live.traffic import Traffic
+from dpace_serve.live.verdict_terms import verdict_terms
 from dpace_serve.metrics.drafters import LoadedDrafter
 from dpace_serve.metrics.exporter import AcceptanceMetrics
 from dpace_serve.metrics.verdicts import VerdictMetrics
@@ -35,12 +36,8 @@ from dpace_serve.vllm_engine.engine_drafters import EngineDrafters
 from dpace_serve.vllm_engine.observed_engine import extend_spans, observe_steps
 from dpace_serve.vllm_engine.recorder import AcceptanceRecorder
 from dpace_serve.vllm_engine.start_line import start_line
+from dpace_serve.vllm_engine.step_time_ratio import StepTimeRatio, calibrated_times
 from dpace_serve.vllm_engine.traffic_capture import TrafficCapture
-from dpace_serve.vllm_engine.verdict_terms import (
-    StepTimeRatio,
-    calibrated_times,
-    verdict_terms,
-)
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig

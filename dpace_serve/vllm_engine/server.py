@@ -17,6 +17,7 @@ from dpace_serve.vllm_engine.drafter_worker import WORKER_EXTENSION
 from dpace_serve.vllm_engine.engine_log import write_as_the_engine
 from dpace_serve.vllm_engine.engine_watch import EngineWatch
 from dpace_serve.vllm_engine.hosted_checkpoints import additional_config
+from dpace_serve.web.free_port import require_free_port
 
 if TYPE_CHECKING:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -47,7 +48,7 @@ def serve(config: ServeConfig) -> None:
             set here.
         EngineError: If the engine is absent, of another version, or fails.
     """
-    start_checks.require_free_port(config.host, config.port)
+    require_free_port(config.host, config.port)
     _run(prepared_arguments(config))
 
 

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import socket
 from importlib.metadata import entry_points
 
 from dpace_serve.drafter import checkpoint, doctor
@@ -18,22 +17,6 @@ logger = logging.getLogger(__name__)
 GENERAL_GROUP = "vllm.general_plugins"
 ENDPOINT_GROUP = "vllm.endpoint_plugins"
 DEVELOPMENT_VARIABLE = "VLLM_SERVER_DEV_MODE"
-
-
-def require_free_port(host: str, port: int) -> None:
-    """Check that the server will be able to listen.
-
-    Raises:
-        ConfigError: If it will not.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        socket.create_server((host, port), family=family).close()
-    except OSError as error:
-        raise ConfigError(
-            f"port {port} on {host} must be free, but: {error.strerror}. "
-            "Choose another with --port, or stop what listens there."
-        ) from None
 
 
 def require_servable(config: ServeConfig) -> int | None:

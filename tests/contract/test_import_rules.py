@@ -27,11 +27,15 @@ CLEAN_TREE = {
     "dpace_serve/metrics/__init__.py": "import dpace_serve.acceptance, prometheus_client",
     "dpace_serve/live/__init__.py": "import dpace_serve.metrics, dpace_serve.drafter",
     "dpace_serve/dashboard/__init__.py": "",
-    "dpace_serve/vllm_engine/__init__.py": "import vllm.config, dpace_serve.live, "
-    "dpace_serve.dashboard",
+    "dpace_serve/web/__init__.py": "import dpace_serve.live, dpace_serve.dashboard",
+    "dpace_serve/vllm_engine/__init__.py": "import vllm.config, dpace_serve.live, dpace_serve.web",
+    "dpace_serve/sglang_engine/__init__.py": "import sglang.version, dpace_serve.live, "
+    "dpace_serve.web",
     "dpace_serve/demo/__init__.py": "import dpace_serve.drafter",
     "dpace_serve/tuning/__init__.py": "import dpace_serve.vllm_engine, dpace_serve.demo",
-    "dpace_serve/cli.py": "import dpace_serve.tuning, dpace_training.cli, dpace_loadtest.cli",
+    "dpace_serve/serve_command.py": "import dpace_serve.vllm_engine, dpace_serve.sglang_engine",
+    "dpace_serve/cli.py": "import dpace_serve.serve_command, dpace_serve.tuning, "
+    "dpace_training.cli, dpace_loadtest.cli",
     "dpace_serve/settings_document.py": "import dpace_serve.tuning, dpace_serve.serve_config",
     "dpace_training/__init__.py": "",
     "dpace_training/cli.py": "import dpace_serve.config, torch",
@@ -45,7 +49,15 @@ ONE_WAY = "inside dpace_serve imports point one way"
 PLAIN_ACCEPTANCE = "acceptance arithmetic needs no framework"
 VLLM_IN_ONE_PLACE = "only dpace_serve.vllm_engine imports vllm"
 LOCUST_IN_ONE_FILE = "only dpace_loadtest.users imports locust, which patches sockets"
-EVERY_RULE = {ON_TOP, ONE_WAY, PLAIN_ACCEPTANCE, VLLM_IN_ONE_PLACE, LOCUST_IN_ONE_FILE}
+SGLANG_IN_ONE_PLACE = "only dpace_serve.sglang_engine imports sglang"
+EVERY_RULE = {
+    ON_TOP,
+    ONE_WAY,
+    PLAIN_ACCEPTANCE,
+    VLLM_IN_ONE_PLACE,
+    LOCUST_IN_ONE_FILE,
+    SGLANG_IN_ONE_PLACE,
+}
 
 
 def broken_rules(folder: Path, planted: dict[str, str]) -> set[str]:
@@ -85,10 +97,16 @@ def test_a_clean_tree_keeps_every_rule(tmp_path):
         ({"dpace_serve/drafter/write.py": "import dpace_serve.acceptance"}, {ONE_WAY}),
         ({"dpace_serve/metrics/live.py": "import dpace_serve.live"}, {ONE_WAY}),
         ({"dpace_serve/dashboard/page.py": "import dpace_serve.live"}, {ONE_WAY}),
+        ({"dpace_serve/web/routes.py": "import dpace_serve.vllm_engine"}, {ONE_WAY}),
         ({"dpace_serve/config.py": "import dpace_serve.cli"}, {ONE_WAY}),
         ({"dpace_serve/unplaced.py": ""}, {ONE_WAY}),
         ({"dpace_serve/acceptance/fast.py": "import torch"}, {PLAIN_ACCEPTANCE}),
         ({"dpace_serve/demo/run.py": "from vllm import LLM"}, {VLLM_IN_ONE_PLACE}),
+        ({"dpace_serve/sglang_engine/routes.py": "import dpace_serve.vllm_engine"}, {ONE_WAY}),
+        ({"dpace_serve/vllm_engine/routes.py": "import dpace_serve.sglang_engine"}, {ONE_WAY}),
+        ({"dpace_serve/sglang_engine/run.py": "import vllm.config"}, {VLLM_IN_ONE_PLACE}),
+        ({"dpace_serve/vllm_engine/run.py": "import sglang.srt"}, {SGLANG_IN_ONE_PLACE}),
+        ({"dpace_serve/live/run.py": "def f():\n    import sglang"}, {SGLANG_IN_ONE_PLACE}),
         ({"dpace_training/data.py": "def f():\n    import vllm.config"}, {VLLM_IN_ONE_PLACE}),
         ({"dpace_loadtest/run.py": "def f():\n    import locust.main"}, {LOCUST_IN_ONE_FILE}),
         ({"dpace_loadtest/stream.py": "import gevent"}, {LOCUST_IN_ONE_FILE}),

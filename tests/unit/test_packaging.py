@@ -23,6 +23,7 @@ PACKAGES = (
 ENTRY_POINTS = {
     ("console_scripts", "dpace"): "dpace_serve.cli:main",
     ("vllm.general_plugins", "dpace"): "dpace_serve.vllm_engine.plugin:register",
+    ("sglang.srt.plugins", "dpace"): "dpace_serve.sglang_engine.plugin:register",
     ("vllm.endpoint_plugins", "dpace_http"): "dpace_serve.vllm_engine.plugin:AcceptanceEndpoint",
 }
 

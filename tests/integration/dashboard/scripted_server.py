@@ -12,8 +12,8 @@ from starlette.responses import JSONResponse, PlainTextResponse
 
 from dpace_serve.dashboard.files import PLOTLY, read_files
 from dpace_serve.dashboard.routes import build_router, public_paths
-from dpace_serve.vllm_engine.admin_routes import ChallengerChoice
-from dpace_serve.vllm_engine.key_guard import PREFIX, KeyGuard
+from dpace_serve.web.admin_routes import ChallengerChoice
+from dpace_serve.web.key_guard import PREFIX, KeyGuard
 
 API_KEY, ADMIN_KEY = "an-api-key", "an-admin-key"
 STOP_SECONDS = 10

@@ -6,8 +6,8 @@ from fastapi import FastAPI
 
 from dpace_serve.dashboard.files import PLOTLY, read_files
 from dpace_serve.dashboard.routes import public_paths
-from dpace_serve.vllm_engine import routes
-from dpace_serve.vllm_engine.key_guard import PREFIX
+from dpace_serve.web import routes
+from dpace_serve.web.key_guard import PREFIX
 
 FILES = read_files()
 KEY, ADMIN = "read-key", "admin-key"

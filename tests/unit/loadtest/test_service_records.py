@@ -10,8 +10,9 @@ from fastapi import FastAPI
 from dpace_loadtest import service as service_module
 from dpace_loadtest.service import RecordReader, RecordThread
 from dpace_serve.errors import EngineError
-from dpace_serve.vllm_engine import record_ring, routes
-from dpace_serve.vllm_engine.record_ring import RecordRing
+from dpace_serve.live import record_ring
+from dpace_serve.live.record_ring import RecordRing
+from dpace_serve.web import routes
 
 from .made_rows import record  # noqa: TID252 - tests have no package
 

@@ -15,8 +15,8 @@ from dpace_serve.config import Config
 from dpace_serve.errors import SwapError
 from dpace_serve.live.admission import NAME_PATTERN, REVISION_PATTERN, DrafterRequest
 from dpace_serve.live.operations import OperationName, Operations
-from dpace_serve.vllm_engine.error_response import error_response
-from dpace_serve.vllm_engine.key_guard import PREFIX
+from dpace_serve.web.error_response import error_response
+from dpace_serve.web.key_guard import PREFIX
 
 MAX_BODY_BYTES = 64 * 1024
 

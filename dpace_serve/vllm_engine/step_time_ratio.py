@@ -1,15 +1,12 @@
-"""What verdicts are made by: the configured rule, and how long steps of two drafters take."""
+"""How long steps of two drafters take, which verdicts weigh their acceptance by."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from dpace_serve.acceptance.step_times import StepTimes, time_of_length
 from dpace_serve.acceptance.verdict import StepTime
-from dpace_serve.acceptance.verdict_rule import VerdictRule
-from dpace_serve.live.comparison import Terms
 from dpace_serve.live.hosted import Rivals
-from dpace_serve.serve_config import ServeConfig, VerdictConfig
+from dpace_serve.serve_config import ServeConfig
 from dpace_serve.vllm_engine.calibration import read_step_times, read_times
 
 MAX_UNMEASURED_SHARE = 0.1
@@ -73,35 +70,3 @@ def calibrated_times(config: ServeConfig, champion: str) -> dict[str, StepTimes]
     own = read_step_times(config)
     times = {} if own is None else {champion: own}
     return times | {name: read_times(path) for name, path in config.verdict.step_times.items()}
-
-
-def verdict_terms(
-    config: VerdictConfig,
-    step_time: StepTimeRatio,
-    num_steps: Callable[[], Mapping[int, int]],
-    *,
-    num_draft_tokens: int,
-) -> Terms:
-    """The terms of every comparison of a server.
-
-    Args:
-        config: What a challenger must show.
-        step_time: How long steps of two drafters take.
-        num_steps: Steps of the engine so far, by batch size.
-        num_draft_tokens: Draft positions.
-    """
-    rule = VerdictRule(
-        minimum_lift=config.minimum_lift,
-        maximum_loss=config.maximum_loss,
-        confidence=config.confidence,
-        planned_requests=config.planned_requests,
-        minimum_requests=config.minimum_requests,
-    )
-    return Terms(
-        rule,
-        weights=config.workload_weights or None,
-        num_draft_tokens=num_draft_tokens,
-        step_time=step_time,
-        num_steps=num_steps,
-        clock=time.time,
-    )

@@ -6,7 +6,7 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from dpace_serve.vllm_engine import routes
+from dpace_serve.web import routes
 
 
 class FakeRecorder:
@@ -140,14 +140,6 @@ async def test_a_root_path_does_not_open_it(root_path):
     behind = f"{root_path.rstrip('/')}/dpace/acceptance"
     assert (await get(application, behind)).status_code == 401
     assert (await get(application, "/dpace/acceptance")).status_code == 401
-
-
-def test_keys_come_from_the_argument_before_the_environment(monkeypatch):
-    monkeypatch.setenv("VLLM_API_KEY", "from-environment")
-    assert routes.api_keys(SimpleNamespace(api_key=["given"])) == ["given"]
-    assert routes.api_keys(SimpleNamespace(api_key=None)) == ["from-environment"]
-    monkeypatch.delenv("VLLM_API_KEY")
-    assert routes.api_keys(SimpleNamespace(api_key=None)) == []
 
 
 async def test_the_verdict_is_what_the_comparisons_say_and_wants_a_key():

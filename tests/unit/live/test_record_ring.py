@@ -4,8 +4,8 @@ import pytest
 
 from dpace_serve.acceptance.request import RequestAcceptance
 from dpace_serve.acceptance.request_id import hashed_id
-from dpace_serve.vllm_engine import record_ring
-from dpace_serve.vllm_engine.record_ring import RecordRing
+from dpace_serve.live import record_ring
+from dpace_serve.live.record_ring import RecordRing
 
 
 def record(number, steps=1, excluded=None):

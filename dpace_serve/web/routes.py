@@ -1,8 +1,6 @@
 """The routes below /dpace that read: acceptance, verdicts, drafters, and the live page."""
 
-import os
 import time
-from argparse import Namespace
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -13,10 +11,11 @@ from dpace_serve.dashboard.files import read_files
 from dpace_serve.dashboard.routes import build_router, public_paths
 from dpace_serve.live.comparisons import Comparisons
 from dpace_serve.live.operations import Operations
-from dpace_serve.vllm_engine import admin_routes
-from dpace_serve.vllm_engine.key_guard import PREFIX, KeyGuard, is_admin, require_separate
-from dpace_serve.vllm_engine.record_ring import MAX_READ
-from dpace_serve.vllm_engine.recorder import MAX_RECORDS, AcceptanceRecorder
+from dpace_serve.live.record_book import MAX_RECORDS
+from dpace_serve.live.record_ring import MAX_READ
+from dpace_serve.web import admin_routes
+from dpace_serve.web.acceptance_view import AcceptanceView
+from dpace_serve.web.key_guard import PREFIX, KeyGuard, is_admin, require_separate
 
 router = APIRouter(prefix=PREFIX, tags=["dpace"])
 
@@ -30,7 +29,7 @@ async def acceptance(
 
     Records have a hash in place of the request's id, unless the admin key was sent.
     """
-    recorder: AcceptanceRecorder | None = request.app.state.dpace
+    recorder: AcceptanceView | None = request.app.state.dpace
     if recorder is None:
         return {"drafter": None}
     return recorder.snapshot(records, shows_ids=is_admin(request.scope))
@@ -47,7 +46,7 @@ async def acceptance_records(
     `boot` differs after a restart, when the numbers begin again, and is null where nothing is
     drafted. Records have a hash in place of the request's id, unless the admin key was sent.
     """
-    recorder: AcceptanceRecorder | None = request.app.state.dpace
+    recorder: AcceptanceView | None = request.app.state.dpace
     if recorder is None:
         return JSONResponse({"boot": None, "oldest": 1, "newest": 0, "records": []})
     # As a response of its own: FastAPI would walk through every step of every record in Python.
@@ -57,7 +56,7 @@ async def acceptance_records(
 @router.get("/history")
 async def history(request: Request) -> dict[str, Any]:
     """How the sums of /acceptance have grown; no points where nothing is drafted."""
-    recorder: AcceptanceRecorder | None = request.app.state.dpace
+    recorder: AcceptanceView | None = request.app.state.dpace
     return {"points": []} if recorder is None else recorder.history()
 
 
@@ -106,8 +105,3 @@ def attach(app: FastAPI, keys: Iterable[str], admin_key: str | None = None) -> N
         public_paths=public_paths(files, PREFIX),
         on_unauthorized=admin_routes.count_unauthorized,
     )
-
-
-def api_keys(args: Namespace) -> list[str]:
-    """The engine's own API keys: `--api-key`, or else VLLM_API_KEY."""
-    return [key for key in (args.api_key or [os.environ.get("VLLM_API_KEY")]) if key]

@@ -15,7 +15,7 @@ from dpace_serve.live.admission import Admission, describe
 from dpace_serve.live.fleet import Fleet
 from dpace_serve.live.operations import Operations
 from dpace_serve.live.traffic import Traffic
-from dpace_serve.vllm_engine import routes
+from dpace_serve.web import routes
 
 ADMIN, READ = "admin-key", "read-key"
 SALT = "the-salt-of-draws"

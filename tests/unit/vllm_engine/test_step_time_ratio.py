@@ -9,7 +9,7 @@ from dpace_serve.acceptance.verdict import StepTime
 from dpace_serve.errors import ConfigError
 from dpace_serve.live.hosted import HostedDrafter, Rivals
 from dpace_serve.serve_config import ServeConfig
-from dpace_serve.vllm_engine.verdict_terms import StepTimeRatio, calibrated_times
+from dpace_serve.vllm_engine.step_time_ratio import StepTimeRatio, calibrated_times
 
 # By batch size: the time of a step without drafts and with 7 draft tokens, in ms.
 SMALL = {1: (10, 20), 4: (10, 30)}

@@ -14,6 +14,10 @@ def serve(  # noqa: PLR0913, PLR0917  (one for each option)
         list[str] | None,
         typer.Argument(metavar="[-- ENGINE_ARGS]", help="Passed on to the engine's own server."),
     ] = None,
+    engine: Annotated[
+        Literal["vllm", "sglang"] | None,
+        typer.Option(help="Whose server; sglang lives in an environment of its own."),
+    ] = None,
     drafter: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder of the drafter; none: no speculation."),
@@ -69,6 +73,7 @@ def serve(  # noqa: PLR0913, PLR0917  (one for each option)
     from dpace_serve.serve_config import ServeConfig
 
     given = {
+        "engine": engine,
         "target": target,
         "drafter": _text(drafter),
         "challengers": [str(folder) for folder in challenger or []] or None,
@@ -85,9 +90,15 @@ def serve(  # noqa: PLR0913, PLR0917  (one for each option)
     }
     serve_config = load_config(ServeConfig, config, [*(settings or []), *overrides(given)])
 
-    from dpace_serve.vllm_engine import server
+    # Neither environment has the other engine.
+    if serve_config.engine == "sglang":
+        from dpace_serve.sglang_engine import server as sglang_server
 
-    server.serve(serve_config)
+        sglang_server.serve(serve_config)
+    else:
+        from dpace_serve.vllm_engine import server as vllm_server
+
+        vllm_server.serve(serve_config)
 
 
 def _text(path: Path | None) -> str | None:

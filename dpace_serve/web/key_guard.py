@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dpace_serve.errors import ConfigError
-from dpace_serve.vllm_engine.error_response import error_response
+from dpace_serve.web.error_response import error_response
 
 PREFIX = "/dpace"
 
@@ -55,7 +55,7 @@ class KeyGuard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 401 or 403, or pass the request on."""
         refusal = None
-        if _is_ours(scope):
+        if is_ours(scope):
             refusal = self._refusal(scope)
             scope = {**scope, _IS_ADMIN: _has_key(Headers(scope=scope), self._admin_hashes)}
         await (refusal or self._app)(scope, receive, send)
@@ -116,7 +116,8 @@ def _has_key(headers: Headers, hashes: tuple[bytes, ...]) -> bool:
     return scheme.lower() == "bearer" and any(matches)
 
 
-def _is_ours(scope: Scope) -> bool:
+def is_ours(scope: Scope) -> bool:
+    """Whether a request is for something below /dpace."""
     if scope["type"] not in ("http", "websocket"):
         return False
     # Never the URL: its path can be forged with the Host header (CVE-2026-48746).

@@ -1,0 +1,1 @@
+"""The SGLang plugin and server: the only code of this project that imports sglang."""

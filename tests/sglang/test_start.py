@@ -1,0 +1,73 @@
+"""A server that is not wholly ours does not start, although SGLang would go on without a word."""
+
+import signal
+
+import httpx2
+import pytest
+
+from dpace_serve.errors import EngineError
+
+pytestmark = [pytest.mark.sglang]
+
+START_TIMEOUT_SECONDS = 600
+LOST = "sglang.srt.managers.schedule_batch.Req.update_spec_correct_drafts_histogram"
+# A plugin that loses one of our hooks, as an error in SGLang's registry would.
+THIEF = f"""
+import multiprocessing
+
+def register():
+    from sglang.srt.plugins.hook_registry import HookRegistry
+
+    if WHERE == (multiprocessing.parent_process() is None):
+        HookRegistry._hooks.pop("{LOST}")
+"""
+
+
+@pytest.fixture
+def thief(tmp_path):
+    """A folder with a plugin that is loaded after ours and loses a hook of it."""
+
+    def make(*, is_in_launcher):
+        (tmp_path / "thief.py").write_text(f"WHERE = {is_in_launcher}\n{THIEF}")
+        metadata = tmp_path / "thief-0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: thief\nVersion: 0\n")
+        (metadata / "entry_points.txt").write_text("[sglang.srt.plugins]\nthief = thief:register\n")
+        return str(tmp_path)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("is_in_launcher", "said"),
+    [(True, f"these did not: {LOST}"), (False, f"in scheduler 0 these did not: {LOST}")],
+)
+def test_a_hook_that_was_lost_ends_the_start(serve, thief, is_in_launcher, said):
+    environment = {"PYTHONPATH": thief(is_in_launcher=is_in_launcher)}
+    with (
+        serve(environment=environment) as process,
+        pytest.raises(EngineError, match=said),
+    ):
+        process.wait_until_healthy(START_TIMEOUT_SECONDS)
+
+
+def test_sigterm_lets_the_running_answer_end(serve):
+    with serve() as process:
+        process.wait_until_healthy(START_TIMEOUT_SECONDS)
+        headers = {"Authorization": "Bearer a-key-for-tests"}
+        body = {
+            "text": "SELECT name FROM",
+            "stream": True,
+            "sampling_params": {"temperature": 0, "max_new_tokens": 200, "ignore_eos": True},
+        }
+        with (
+            httpx2.Client(base_url=process.url, timeout=300, trust_env=False) as client,
+            client.stream("POST", "/generate", json=body, headers=headers) as response,
+        ):
+            lines = response.iter_lines()
+            next(lines)
+            process.process.send_signal(signal.SIGTERM)
+            rest = [line for line in lines if line]
+        assert rest[-1] == "data: [DONE]"
+        process.process.wait(60)
+        assert process.process.returncode == 0
