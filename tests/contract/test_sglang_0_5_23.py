@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 
 import pytest
 
@@ -123,6 +124,27 @@ def test_everything_that_writes_weights_in_the_scheduler_is_ours():
         if name.startswith(("update_weights_", "begin_weight_", "init_weights_update"))
     }
     assert writing == {"update_weights_from_tensor", *weight_updates.refusals()}
+
+
+@pytest.mark.parametrize("name", sorted(weight_updates.refusals()))
+def test_the_scheduler_refuses_sglangs_own_update(name):
+    def written(*asked):
+        raise AssertionError("SGLang's own update was reached")
+
+    answer = weight_updates.refusals()[name](written, object(), object())
+    assert not answer.success
+    assert "dpace drafter swap" in answer.message
+
+
+@pytest.mark.parametrize("load_format", [None, "direct", "flattened_bucket"])
+def test_the_scheduler_takes_tensors_from_nobody(load_format):
+    def written(*asked):
+        raise AssertionError("SGLang's own update was reached")
+
+    asked = SimpleNamespace(load_format=load_format, serialized_named_tensors=[b"tensors"])
+    answer = weight_updates.load_drafter_only(written, object(), asked)
+    assert not answer.success
+    assert "dpace drafter swap" in answer.message
 
 
 def test_every_route_that_writes_weights_is_closed():

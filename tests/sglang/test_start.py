@@ -11,21 +11,28 @@ pytestmark = [pytest.mark.sglang]
 
 START_TIMEOUT_SECONDS = 600
 LOST = "sglang.srt.managers.schedule_batch.Req.update_spec_correct_drafts_histogram"
-# A plugin that loses one of our hooks, as an error in SGLang's registry would.
+# A plugin that makes SGLang's registry fail at one of our hooks; SGLang logs that, and goes on.
 THIEF = f"""
 import multiprocessing
 
 def register():
     from sglang.srt.plugins.hook_registry import HookRegistry
 
+    apply = HookRegistry._apply_target.__func__
+
+    def fail(registry, target, hooks):
+        if target == "{LOST}":
+            raise RuntimeError("stolen")
+        apply(registry, target, hooks)
+
     if WHERE == (multiprocessing.parent_process() is None):
-        HookRegistry._hooks.pop("{LOST}")
+        HookRegistry._apply_target = classmethod(fail)
 """
 
 
 @pytest.fixture
 def thief(tmp_path):
-    """A folder with a plugin that is loaded after ours and loses a hook of it."""
+    """A folder with a plugin that loses a hook of ours, in the launcher or in its processes."""
 
     def make(*, is_in_launcher):
         (tmp_path / "thief.py").write_text(f"WHERE = {is_in_launcher}\n{THIEF}")
