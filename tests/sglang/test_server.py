@@ -135,6 +135,20 @@ def test_an_answer_of_one_token_has_no_step(served):
     assert exclusions(served) - before == Counter(no_step=1)
 
 
+def test_records_are_followed_by_number_whether_counted_or_left_out(served, admin):
+    path = "/dpace/acceptance/records"
+    before = admin.get(path, params={"limit": 0}).json()
+    counted = served.generate(PROMPT, max_tokens=8)
+    served.generate(PROMPT, max_tokens=1)
+    after = admin.get(path, params={"after": before["newest"]}).json()
+    assert after["boot"] == before["boot"]
+    first, second = after["records"]
+    numbers = [row["sequence"] - before["newest"] for row in (first, second)]
+    assert numbers == [1, 2]
+    assert {**first, **served.record(counted["meta_info"]["id"])} == first
+    assert second["excluded"] == "no_step"
+
+
 @pytest.mark.parametrize("is_streamed", [True, False])
 def test_a_client_that_leaves_leaves_one_record_that_is_left_out(served, is_streamed):
     before, requests = exclusions(served), served.acceptance()["drafters"][0]["requests"]
