@@ -26,8 +26,8 @@ PEER_NEEDS_speculators := transformers==5.19.0 aiohttp 'datasets<=5.1.0' 'loguru
 SGLANG         := build/sglang
 SGLANG_VERSION := 0.5.23
 SGLANG_NEEDS   := transformers==5.19.0 aiohttp blobfile==3.0.0 compressed-tensors==0.18.0 datasets distro einops \
-	fastapi gguf interegular 'llguidance>=1.7.6,<2' msgspec numpy openai==2.8.0 openai-harmony==0.0.4 orjson \
-	outlines==0.1.11 partial_json_parser pillow prometheus-client psutil pybase64 pydantic python-dateutil \
+	fastapi gguf interegular ipython 'llguidance>=1.7.6,<2' msgspec ninja numpy openai==2.8.0 openai-harmony==0.0.4 orjson \
+	outlines==0.1.11 packaging partial_json_parser pillow prometheus-client psutil pybase64 pydantic python-dateutil \
 	python-multipart pyzmq regex requests scipy sentencepiece==0.2.1 setproctitle soundfile tiktoken tqdm \
 	'uvicorn>=0.51' uvloop watchfiles xgrammar==0.2.7 xxhash zstandard
 SGLANG_ALONE   := sglang==$(SGLANG_VERSION) triton==3.9.0 torchvision==0.28.0

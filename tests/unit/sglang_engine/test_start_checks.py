@@ -37,6 +37,7 @@ def drafter(tmp_path):
         ({"num_draft_tokens": 3}, "num_draft_tokens"),
         ({"step_times": "times.json"}, "step_times"),
         ({"verdict": {"step_times": {"dpace": "times.json"}}}, "verdict.step_times"),
+        ({"shutdown_timeout_seconds": 5}, "shutdown_timeout_seconds"),
         ({"capture": {"folder": "kept", "workloads": ("json",)}}, "capture"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
