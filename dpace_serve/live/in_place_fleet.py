@@ -39,10 +39,13 @@ class InPlaceFleet(Fleet):
         super().__init__(champion, [], num_spare_slots=0, traffic=traffic, clock=clock)
         self._gate = gate
         self.can_load = can_load
+        self._is_content_known = True
 
     def seat(self, candidate: Candidate) -> int | None:
-        """The slot if this very drafter, by name and revision, is in it; None if it is not."""
+        """The slot if this very drafter, by name and revision, is surely in it; else None."""
         slot = self._slots[0]
+        if not self._is_content_known:
+            return None
         drafter = slot.occupant
         is_loaded = (drafter.name, drafter.revision) == (candidate.name, candidate.revision)
         return slot.number if is_loaded else None
@@ -87,6 +90,12 @@ class InPlaceFleet(Fleet):
         self._occupy(slot, candidate)
         slot.num_served = 0
         slot.is_reserved = False
+        self._is_content_known = True
+
+    def abandon(self, number: int) -> None:
+        """Free a reserved slot, into which a load may have written for all that is known."""
+        super().abandon(number)
+        self._is_content_known = False
 
     def end_change(self) -> None:
         """Let in those who waited, to whichever drafter there is now."""

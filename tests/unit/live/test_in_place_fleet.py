@@ -115,6 +115,18 @@ async def test_a_load_that_fails_leaves_the_former_drafter_and_an_open_gate(root
     assert await server.answer() == "dflash"
 
 
+async def test_after_a_load_that_failed_the_former_drafter_is_loaded_again(root):
+    """The engine may hold the new one: the time was up, say, and the load came through later."""
+    server = Server(root, error=SwapError("too late", status=HTTPStatus.GATEWAY_TIMEOUT))
+    with pytest.raises(SwapError):
+        await server.operations.swap(DrafterRequest(folder="dpace"))
+    server.engine.error = None
+    await server.operations.swap(DrafterRequest(folder="dflash"))
+    assert [name for _, name, *_ in server.engine.loaded] == ["dpace", "dflash"]
+    await server.operations.swap(DrafterRequest(folder="dflash"))
+    assert len(server.engine.loaded) == 2  # now it is known to be there
+
+
 async def test_a_request_that_does_not_end_refuses_the_swap_and_holds_nobody_up(root):
     server, may_end = Server(root, drain_timeout_seconds=0.1), asyncio.Event()
     running = asyncio.create_task(server.answer(may_end))
