@@ -1,5 +1,8 @@
 """Arguments of the engine's server: the user's pass, ours win, contradictions are refused."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -144,14 +147,31 @@ def test_a_pipeline_has_one_drafter_because_only_its_last_stage_drafts(arguments
         assert "\n" not in str(refused.value)
 
 
-def test_the_engine_would_choose_the_other_model_runner_if_we_did_not(arguments, monkeypatch):
-    """Where Triton is; here it is pretended."""
-    from vllm.config import vllm as engine_config
-    from vllm.engine.arg_utils import AsyncEngineArgs
+# In a process of its own: once it has an engine, vLLM reads no variable again.
+MODEL_RUNNER = """
+import sys
+from vllm.config import vllm
+from vllm.engine.arg_utils import AsyncEngineArgs
+vllm.HAS_TRITON = True  # pretended: there the engine may choose
+args = AsyncEngineArgs(model=sys.argv[1], dtype="float32", max_model_len=512)
+print(args.create_engine_config().use_v2_model_runner)
+"""
 
-    monkeypatch.setattr(engine_config, "HAS_TRITON", True)
-    args = AsyncEngineArgs(model=str(bundle.target_folder()), dtype="float32", max_model_len=512)
-    config = args.create_engine_config()
-    assert not config.use_v2_model_runner
-    monkeypatch.delenv("VLLM_USE_V2_MODEL_RUNNER")
-    assert config.use_v2_model_runner
+
+@pytest.mark.parametrize(
+    ("ours", "is_v2"), [({"VLLM_USE_V2_MODEL_RUNNER": "0"}, False), ({}, True)]
+)
+def test_the_engine_would_choose_the_other_model_runner_if_we_did_not(
+    engine_environment, ours, is_v2
+):
+    environment = {
+        name: value for name, value in os.environ.items() if not name.endswith("_RUNNER")
+    }
+    said = subprocess.run(
+        [sys.executable, "-c", MODEL_RUNNER, str(bundle.target_folder())],
+        env=environment | ours,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert said.stdout.split()[-1] == str(is_v2)

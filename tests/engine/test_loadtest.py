@@ -128,6 +128,7 @@ def their_times(server, questions, folder):
     return {name: result[name] for name in MEASURES}
 
 
+@pytest.mark.bench  # of times, which a busy machine disturbs
 def test_times_agree_with_vllm_bench_serve_within_10_percent(server, questions, tmp_path):
     our_times(server, questions, tmp_path)  # both then meet the same cached prefixes
     ours, theirs = [], []

@@ -56,7 +56,9 @@ def rate_and_interval(arm, position):
 
 
 def wait_for_requests(page, count):
-    page.locator("#headline dd").filter(has_text=re.compile(rf"^{count}(?![\d.])")).wait_for()
+    page.locator("#headline dd").filter(
+        has_text=re.compile(rf"^{count}\s+[\d,]+\s+steps?")
+    ).wait_for()
 
 
 def test_the_page_follows_the_traffic_with_the_numbers_of_the_server(live, page, texts):

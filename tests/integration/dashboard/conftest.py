@@ -67,7 +67,7 @@ class OpenPage:
         return held, release
 
     def wait_for_requests(self, count):
-        start = re.compile(rf"^{count}(?![\d.])")
+        start = re.compile(rf"^{count}\s+[\d,]+\s+steps?")
         self.page.locator("#headline dd").filter(has_text=start).wait_for()
 
     def wait_for_count(self, selector, count):
