@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dpace_training.demo.tables import update_tables
+from dpace_training.demo.tables import TABLES, update_tables
 from dpace_training.plots import page as page_module
 from dpace_training.plots import png
 from dpace_training.study.figures import study_figures
@@ -143,7 +143,9 @@ def test_the_table_is_put_between_its_marks(tmp_path):
     results = tmp_path / "training/results"
     results.mkdir(parents=True)
     (results / "converged.json").write_text(json.dumps(RESULT))
-    (tmp_path / "README.md").write_text("nothing to fill in\n")
+    for other in TABLES:
+        (tmp_path / other).parent.mkdir(exist_ok=True)
+        (tmp_path / other).write_text("nothing to fill in\n")
     document = tmp_path / "training/README.md"
     marks = "a\n<!-- converged: from training/results -->\n{}\n<!-- /converged -->\nb\n"
     document.write_text(marks.format("old"))
