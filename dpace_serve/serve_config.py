@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from dpace_serve.config import Config
+from dpace_serve.gate_config import LimitsConfig, ObservationConfig, TlsConfig
 
 OTHER_WORKLOAD = "other"
 """Workload label of requests that carry no known one."""
@@ -136,6 +137,22 @@ class ServeConfig(Config):
     """Drafters that can be loaded beside those given at start, each compiled and with memory of its
     own; 0 switches loading off. When not given 1 where drafters can be loaded, which needs
     drafter_root and an admin key, else 0."""
+    api_key_file: Path | None = None
+    """File with one API key per line, of which a client must send one; where there is none, the
+    engine's own. Without any the server listens on loopback only, unless allow_anonymous is set."""
+    metrics_key_file: Path | None = None
+    """File with the key of Prometheus, which opens /metrics and nothing else."""
+    allow_anonymous: bool = False
+    """Serve everyone who reaches the address, where there is no API key."""
+    open_routes: tuple[Annotated[str, Field(pattern=r"^[A-Z]+ /[!-~]*$")], ...] = ()
+    """Routes of the engine to open to API keys beside those that are, as `POST /tokenize`."""
+    observation: ObservationConfig | None = None
+    """A listener of its own for /metrics and everything below /dpace; none: they are on the main
+    one."""
+    tls: TlsConfig | None = None
+    """Encrypted connections; none: a proxy does that."""
+    limits: LimitsConfig = LimitsConfig()
+    """Most that a request may ask for."""
     drafter_root: Path | None = None
     """Folder that drafters may be loaded from while the server runs; none: none may."""
     admin_key_file: Path | None = None
