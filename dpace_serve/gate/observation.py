@@ -50,25 +50,23 @@ class Observation:
         if scope["type"] != "lifespan":
             await self._app(scope, receive, send)
             return
-        server = _Server(self._settings())
-        serving: list[asyncio.Task[None]] = []
+        listener = _Listener(self._settings(), self._config)
 
         async def send_and_listen(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
                 try:
-                    sockets = [_listening_socket(self._config)]
+                    listener.start()
                 except OSError as error:
                     reason = f"observation: port {self._config.port}: {error.strerror}"
-                    await send({"type": "lifespan.startup.failed", "message": reason})
-                    return
-                serving.append(asyncio.create_task(server.serve(sockets=sockets)))
+                    message = {"type": "lifespan.startup.failed", "message": reason}
+            elif message["type"].startswith("lifespan.shutdown"):
+                await listener.stop()  # before the server knows that all is done, and ends the loop
             await send(message)
 
         try:
             await self._app(scope, receive, send_and_listen)
         finally:
-            server.should_exit = True
-            await asyncio.gather(*serving)
+            await listener.stop()
 
     async def _mark(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._application({**scope, _IS_OBSERVATION: True}, receive, send)
@@ -90,16 +88,29 @@ class Observation:
         )
 
 
+class _Listener:
+    """A server in the event loop of another."""
+
+    def __init__(self, settings: uvicorn.Config, config: ObservationConfig) -> None:
+        self._server = _Server(settings)
+        self._config = config
+        self._serving: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        family = socket.AF_INET6 if ":" in self._config.host else socket.AF_INET
+        listening = socket.create_server((self._config.host, self._config.port), family=family)
+        listening.setblocking(False)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listening]))
+
+    async def stop(self) -> None:
+        self._server.should_exit = True
+        if self._serving is not None:
+            await self._serving
+
+
 class _Server(uvicorn.Server):
     """The engine's own server hears the signals."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def _listening_socket(config: ObservationConfig) -> socket.socket:
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    listener = socket.create_server((config.host, config.port), family=family)
-    listener.setblocking(False)
-    return listener

@@ -29,15 +29,19 @@ CHANGING_THE_TARGET = frozenset({
     "/destroy_weights_update_group",
     "/end_weight_update",
     "/finish_weight_update",
+    "/get_weights_by_name",
     "/init_weight_transfer_engine",
     "/init_weights_update_group",
+    "/shutdown_weight_transfer_engine",
     "/start_draft_weight_update",
     "/start_weight_update",
+    "/update_weight_version",
     "/update_weights",
     "/update_weights_from_disk",
     "/update_weights_from_distributed",
     "/update_weights_from_ipc",
     "/update_weights_from_tensor",
+    "/weight_checker",
 })  # fmt: skip
 """Paths of engines that an API key must never open: they write weights, or run any code."""
 

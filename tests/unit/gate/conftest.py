@@ -1,6 +1,7 @@
 """An application that says what reached it, and a gate around it."""
 
 import json
+import socket
 from collections.abc import Iterable
 from typing import Any
 
@@ -67,6 +68,13 @@ class Gated:
 def gated():
     """Build it: `gated(limits=LimitsConfig(max_choices=1))`."""
     return Gated
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
 
 
 async def raw_status(app, path: str, *headers: tuple[bytes, bytes], method: str = "GET") -> int:
