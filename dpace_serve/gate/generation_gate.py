@@ -16,10 +16,11 @@ _ID_HEADERS = ("X-Request-Id", "X-Session-Id")
 _SCHEDULING_HEADERS = frozenset({b"x-data-parallel-rank", b"x-vllm-priority"})
 """With these a client could choose its engine, or go before all others."""
 _JSON = "application/json"
+_WITHOUT_BODY = frozenset({"DELETE", "GET", "HEAD", "OPTIONS"})
 
 
 class GenerationGate:
-    """Reads the body of every POST to the engine under its limits, and gives it on whole."""
+    """Reads the body of every request to the engine under its limits, and gives it on whole."""
 
     def __init__(self, app: ASGIApp, *, limits: LimitsConfig, count: CountRefusal) -> None:
         """Stand before an application.
@@ -36,7 +37,7 @@ class GenerationGate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or say why not."""
-        if scope["type"] != "http" or scope["method"] != "POST" or is_ours(scope):
+        if scope["type"] != "http" or scope["method"] in _WITHOUT_BODY or is_ours(scope):
             await self._app(scope, receive, send)
             return
         num_taken = 0

@@ -190,6 +190,16 @@ async def test_routes_that_were_opened_have_the_same_limits(gated):
     assert message(response).startswith("max_output_tokens must be at most 50")
 
 
+async def test_other_methods_with_a_body_have_them_too(gated):
+    server = gated(limits=LIMITS, open_routes=("PUT /v1/things",))
+    for content, status in {b'{"n": 1}': 200, b'{"n": 3}': 400, b"x": 400}.items():
+        headers = {"Content-Type": "application/json"}
+        response = await server.ask(
+            "PUT", "/v1/things", "an-api-key", content=content, headers=headers
+        )
+        assert response.status_code == status
+
+
 @pytest.mark.parametrize(
     "content_type", [None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"]
 )
