@@ -1,6 +1,6 @@
 """Writes the rules as a PrometheusRule, the form in which the Prometheus operator takes them.
 
-    python deploy/prometheus/prometheus_rule.py        # after a change of rules/*.yml
+python deploy/prometheus/prometheus_rule.py        # after a change of rules/*.yml
 """
 
 import sys
