@@ -69,10 +69,10 @@ def kubectl() -> str:
 def rendered_text(deployment: str) -> str:
     """YAML of an overlay, or of one of COMPOSED."""
     if deployment in OVERLAYS:
-        return _render(K8S / "overlays" / deployment)
+        return render(K8S / "overlays" / deployment)
     overlay, components = COMPOSED[deployment]
     with tempfile.TemporaryDirectory() as folder:
-        return _render(composed(Path(folder), overlay, components))
+        return render(composed(Path(folder), overlay, components))
 
 
 def rendered(deployment: str) -> list[Manifest]:
@@ -122,7 +122,8 @@ def quantity(value: str | int | float) -> float:
     return float(found[1]) * _UNITS[found[2]]
 
 
-def _render(folder: Path) -> str:
+def render(folder: Path) -> str:
+    """YAML of a folder with a kustomization; a warning is a failure."""
     done = subprocess.run(
         [kubectl(), "kustomize", str(folder)], capture_output=True, text=True, check=False
     )

@@ -1,5 +1,7 @@
 """Every overlay, and components on overlays: rendered, valid, whole, and as tight as we say."""
 
+import re
+
 import pytest
 import yaml
 
@@ -9,10 +11,12 @@ from tests.unit.deploy.kubernetes.manifests import (
     DEPLOYMENTS,
     K8S,
     OVERLAYS,
+    ROOT,
     named,
     of_kind,
     pods,
     quantity,
+    render,
     rendered,
 )
 
@@ -129,3 +133,22 @@ def test_a_misspelt_field_is_invalid():
     service["spec"]["prots"] = service["spec"].pop("ports")
     with pytest.raises(validate.ValidationError):
         validate.validate(service, NEWEST, strict=True)
+
+
+def test_the_overlay_of_the_readme_can_be_rendered(tmp_path):
+    readme = (K8S / "README.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```yaml\n(.+?)```", readme, flags=re.DOTALL)
+    overlay, digest = tmp_path / "mine", "sha256:" + "0" * 64
+    overlay.mkdir()
+    (tmp_path / "dpace-serve").symlink_to(ROOT)
+    (overlay / "kustomization.yaml").write_text(text.replace("sha256:...", digest))
+    settings = (K8S / "base" / "serve.yaml").read_text(encoding="utf-8")
+    (overlay / "serve.yaml").write_text(settings.replace("_seconds: 120", "_seconds: 60"))
+    manifests = [one for one in yaml.safe_load_all(render(overlay)) if one]
+    for module in (pod_security, references, budgets):
+        assert list(module.findings(manifests)) == []
+    (pod,) = pods(manifests)
+    assert pod.spec["containers"][0]["image"] == f"registry.example.com/dpace-serve@{digest}"
+    assert named(manifests, "Deployment", "dpace-serve")["spec"]["replicas"] == 2
+    (config,) = (one for one in of_kind(manifests, "ConfigMap") if "serve.yaml" in one["data"])
+    assert "shutdown_timeout_seconds: 60" in config["data"]["serve.yaml"]
