@@ -105,6 +105,11 @@ def test_the_readme_makes_every_key_that_is_read(served):
     assert files == {file.name for file in read}
 
 
+def test_the_cpu_image_compiles_nothing(served):
+    config = served("cpu")
+    assert (config.eager, config.dtype) == (True, "float32")
+
+
 def test_several_gpus_and_several_nodes_reach_the_engine(served):
     assert served("gpu").engine_args == ()
     assert served("gpu-tensor-parallel").engine_args == ("--tensor-parallel-size", "4")
@@ -143,7 +148,7 @@ def test_locust_takes_the_arguments_of_master_and_workers():
         assert container["command"] == ["locust"]
         locustfile = str(ROOT / "loadtest" / "locustfile.py")
         arguments = [
-            one.replace("/etc/dpace-locust/locustfile.py", locustfile) for one in container["args"]
+            one.replace("/opt/loadtest/locustfile.py", locustfile) for one in container["args"]
         ]
         done = subprocess.run(
             [sys.executable, "-m", "locust", *arguments, "--list"],
@@ -164,8 +169,8 @@ def test_the_load_test_asks_the_service_with_a_key_that_it_mounts(tmp_path):
     service = named(rendered("gpu"), "Service", "dpace-serve")
     (port,) = service["spec"]["ports"]
     assert str(scenario.url) == f"http://{service['metadata']['name']}:{port['port']}"
-    assert {str(arm.api_key_file) for arm in scenario.arms} == {"/run/secrets/dpace/api-key"}
-    assert "create secret generic dpace-loadtest-key --from-file=api-key=" in README
+    assert {str(arm.api_key_file) for arm in scenario.arms} == {"/run/secrets/dpace/loadtest_key"}
+    assert "create secret generic dpace-loadtest-key --from-file=loadtest_key" in README
 
 
 def test_the_master_waits_for_as_many_workers_as_there_are():

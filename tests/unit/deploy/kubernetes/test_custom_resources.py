@@ -87,7 +87,7 @@ def test_the_key_comes_from_the_secret_that_the_server_reads(monitor):
     (endpoint,) = monitor["spec"]["endpoints"]
     assert endpoint["authorization"] == {
         "type": "Bearer",
-        "credentials": {"name": "dpace-keys", "key": "metrics-key"},
+        "credentials": {"name": "dpace-keys", "key": "metrics_key"},
     }
 
 
