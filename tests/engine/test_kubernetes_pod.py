@@ -16,7 +16,7 @@ import yaml
 from dpace_serve.demo.server_process import free_port, running_server
 from tests.unit.deploy.kubernetes.manifests import of_kind, pods, rendered
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.long]
 
 KEYS = {"api_keys": "a-client", "admin_key": "an-admin", "metrics_key": "a-prometheus"}
 OTHER_USER = 65534

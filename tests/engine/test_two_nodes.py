@@ -18,7 +18,7 @@ from dpace_serve.demo import bundle
 from dpace_serve.demo.server_process import free_port, running_server
 from tests.unit.deploy.kubernetes.manifests import of_kind, pods, rendered
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.long]
 
 ADMIN_KEY = "a-key-of-this-test-only"
 START_SECONDS = 600
