@@ -50,13 +50,12 @@ def test_the_report_is_told_what_was_run_in_its_own_units():
 def test_arms_of_one_server_share_its_key_and_where_its_records_are(tmp_path):
     key = tmp_path / "key"
     key.write_text("k")
-    scenario = ScenarioConfig(
-        arms=[
-            {"name": "a", "api_key_file": key, "observation_url": "http://127.0.0.1:8001"},
-            {"name": "b", "drafter": "d"},
-            {"name": "c", "url": "http://c.example"},
-        ]
-    )
+    arms = [
+        {"name": "a", "api_key_file": str(key), "observation_url": "http://127.0.0.1:8001"},
+        {"name": "b", "drafter": "d"},
+        {"name": "c", "url": "http://c.example"},
+    ]
+    scenario = build_config(ScenarioConfig, {"arms": arms, "baseline": "a"}, source="test")
     assert _servers(scenario) == {
         "http://127.0.0.1:8000": ("k", "http://127.0.0.1:8001"),
         "http://c.example": (None, None),
