@@ -55,7 +55,8 @@ def test_arms_of_one_server_share_its_key_and_where_its_records_are(tmp_path):
         {"name": "b", "drafter": "d"},
         {"name": "c", "url": "http://c.example"},
     ]
-    scenario = build_config(ScenarioConfig, {"arms": arms, "baseline": "a"}, source="test")
+    values = {"arms": arms, "baseline": "a", "num_requests": 1}
+    scenario = build_config(ScenarioConfig, values, source="test")
     assert _servers(scenario) == {
         "http://127.0.0.1:8000": ("k", "http://127.0.0.1:8001"),
         "http://c.example": (None, None),
