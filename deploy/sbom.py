@@ -1,12 +1,13 @@
 """CycloneDX lists of what the images install, from their locks: `make sbom`.
 
-python deploy/sbom.py FOLDER
+python deploy/sbom.py FOLDER [IMAGE ...]
 """
 
 import json
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -15,10 +16,10 @@ TOOL_WARNS = "ignore:The Component this BOM is describing:UserWarning"
 """It knows no dependencies of the main component, because a lock names none."""
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, images: Sequence[str]) -> None:
     """Write FOLDER/IMAGE.cdx.json for each image, checked against the schema."""
     folder.mkdir(parents=True, exist_ok=True)
-    for image in IMAGES:
+    for image in images:
         file = folder / f"{image}.cdx.json"
         _write(ROOT / "deploy" / "locks" / f"{image}.txt", file)
         sys.stdout.write(f"{file}\n")
@@ -47,4 +48,4 @@ def _version() -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:] or IMAGES)

@@ -28,8 +28,12 @@ mount -t tmpfs -o mode=755 root "$R"
 for name in bin sbin lib lib64; do ln -s "usr/$name" "$R/$name"; done
 mkdir -p "$R/proc" "$R/sys" "$R/dev" "$R/etc" "$R/opt/dpace"
 for folder in $SEEN; do mkdir -p "$R$folder"; bind "$folder" "$R$folder"; done
-for name in null zero random urandom full; do : > "$R/dev/$name"; mount --bind "/dev/$name" "$R/dev/$name"; done
-for name in $HIDDEN; do if [ -e "$R/usr/bin/$name" ]; then mount --bind /dev/null "$(readlink -f "$R/usr/bin/$name")"; fi; done
+for name in null zero random urandom full; do
+  : > "$R/dev/$name"; mount --bind "/dev/$name" "$R/dev/$name"
+done
+for name in $HIDDEN; do
+  if [ -e "$R/usr/bin/$name" ]; then mount --bind /dev/null "$(readlink -f "$R/usr/bin/$name")"; fi
+done
 mount -t proc proc "$R/proc"
 bind /sys "$R/sys"
 cp /etc/ld.so.cache "$R/etc"
@@ -61,7 +65,7 @@ class Container:
         inside = ["nsenter", f"--target={self.first}", "--mount", "--net", "--pid", "--root"]
         variables = [f"{name}={value}" for name, value in self.environment.items()]
         whole = [*inside, *BARE, "env", "-i", *variables, *command]
-        return subprocess.run(whole, capture_output=True, text=True, timeout=60)
+        return subprocess.run(whole, capture_output=True, text=True, timeout=60, check=False)
 
     def wait_until_healthy(self, check: list[str], timeout_seconds: float) -> None:
         deadline = time.monotonic() + timeout_seconds
@@ -76,7 +80,7 @@ def require_namespaces() -> None:
     missing = [name for name in ("unshare", "nsenter", "setpriv", "ip") if not shutil.which(name)]
     if missing or os.geteuid() != 0:
         pytest.skip("imitating a container takes root, util-linux and iproute2")
-    if subprocess.run([*NAMESPACES, "true"], capture_output=True).returncode != 0:
+    if subprocess.run([*NAMESPACES, "true"], capture_output=True, check=False).returncode != 0:
         pytest.skip("this machine lets root make no namespaces")
 
 
@@ -138,5 +142,9 @@ def _mounting(service: dict, keys: Path) -> str:
 
 
 def _bound(source: Path, target: str) -> str:
-    make = f'mkdir -p "$R{target}"' if source.is_dir() else f'mkdir -p "$R{Path(target).parent}"; : > "$R{target}"'
+    make = (
+        f'mkdir -p "$R{target}"'
+        if source.is_dir()
+        else f'mkdir -p "$R{Path(target).parent}"; : > "$R{target}"'
+    )
     return f'{make}; bind "{source}" "$R{target}"'

@@ -19,7 +19,8 @@ body = {"model": "target", "prompt": "SELECT", "max_tokens": 8, "temperature": 0
 key = open("/run/secrets/api_keys").readline().strip()
 headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
 url = "http://127.0.0.1:8000/v1/completions"
-with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), headers)) as answer:
+request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+with urllib.request.urlopen(request) as answer:
     sys.stdout.write(answer.read().decode())
 """
 WRITE = """

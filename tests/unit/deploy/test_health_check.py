@@ -51,6 +51,7 @@ def checked(image: str, port: int, **environment: str) -> subprocess.CompletedPr
         [sys.executable, DOCKER / "health.py", url],
         capture_output=True,
         text=True,
+        check=False,
         timeout=20,
         env=environment,
     )

@@ -27,7 +27,7 @@ MISTAKES = {
     "a health check of a shell": ('CMD ["python", "/opt/dpace/health.py"', 'CMD curl ["'),
     "an entry point of a shell": ('ENTRYPOINT ["dpace"]', "ENTRYPOINT dpace"),
     "a command of a shell": ('CMD ["serve"', 'CMD serve ["'),
-    "packages without hashes": ('"--require-hashes", "--no-deps", "--only-binary", ":all:", "-r"', '"-r"'),
+    "packages without hashes": ('"install", "--require-hashes",', '"install",'),
     "a signal that does not drain": ("STOPSIGNAL SIGTERM", "STOPSIGNAL SIGKILL"),
     "a label less": ("org.opencontainers.image.revision", "revision"),
 }  # fmt: skip
@@ -41,7 +41,9 @@ def dockerfile(request) -> str:
 def linted(file: Path) -> subprocess.CompletedProcess:
     if not HADOLINT.exists():
         pytest.skip("hadolint is not installed")
-    return subprocess.run([HADOLINT, "--no-color", file], capture_output=True, text=True)
+    return subprocess.run(
+        [HADOLINT, "--no-color", file], capture_output=True, text=True, check=False
+    )
 
 
 def test_there_are_three_images():
@@ -142,5 +144,3 @@ def test_the_command_of_the_load_test_image_runs():
     )
     assert done.returncode == 0, done.stderr
     assert "--scenario" in done.stdout
-
-

@@ -88,5 +88,5 @@ def test_git_never_takes_them():
         pytest.skip("not a checkout of git")
     written = ["deploy/secrets/api_keys", "deploy/data/prometheus/wal", "deploy/.env"]
     command = ["git", "check-ignore", *written]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout.split() == written

@@ -7,11 +7,14 @@ import shutil
 import stat
 import struct
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from dpace_serve.config import load_config
+from dpace_serve.errors import ConfigError
+from dpace_serve.key_file import read_keys
 from dpace_serve.serve_config import ServeConfig
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
@@ -20,6 +23,7 @@ GPU = DEPLOY / "systemd" / "gpu.conf"
 CONFIG = DEPLOY / "serve" / "systemd.yaml"
 TEXT = UNIT.read_text(encoding="utf-8")
 MAX_EXPOSURE_TENTHS = 17
+SERVICE_USER = 10001
 
 WANTED = {
     "NoNewPrivileges": "yes",
@@ -67,7 +71,7 @@ def verified(tmp_path):
             (units / f"{UNIT.name}.d").mkdir()
             (units / f"{UNIT.name}.d" / "gpu.conf").write_text(dropped_in, encoding="utf-8")
         command = ["systemd-analyze", f"--root={tmp_path}", "verify", UNIT.name]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         return done.stdout + done.stderr + (f"exit {done.returncode}" if done.returncode else "")
 
     return verify
@@ -102,7 +106,7 @@ def exposure(text: str, folder: Path) -> subprocess.CompletedProcess:
     unit.write_text(text, encoding="utf-8")
     limit = f"--threshold={MAX_EXPOSURE_TENTHS}"
     command = ["systemd-analyze", "security", "--offline=yes", limit, unit]
-    return subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_its_exposure_is_low(tmp_path):
@@ -158,29 +162,38 @@ def test_a_graphics_card_opens_its_devices_and_nothing_else():
     assert weaker == {"PrivateDevices"}
 
 
-def test_a_credential_is_what_a_key_file_may_be(tmp_path):
-    """systemd gives a file of root's with mode 0400 and one more entry for the service's user.
-
-    Its list of access (src/core/execute.c of 252, fd_add_acl) shows in the mode as 0440.
-    """
+def test_a_credential_can_be_read_as_a_key_file():
+    # systemd leaves it with root, mode 0400, and lets the service's user read it by a further entry
+    # of its list of access (src/core/execute.c of 252, fd_add_acl), which makes the mode look 0440.
     if os.geteuid() != 0:
         pytest.skip("giving a file of root's to another user takes root")
-    file = tmp_path / "api_keys"
-    file.write_text("a-key\n", encoding="ascii")
-    file.chmod(0o400)
-    nobody = 0xFFFFFFFF
-    entries = [(0x01, 4, nobody), (0x02, 4, 10001), (0x04, 0, nobody), (0x10, 4, nobody),
-               (0x20, 0, nobody)]  # fmt: skip
-    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    folder = Path(tempfile.mkdtemp())  # where another user may look
     try:
-        os.setxattr(file, "system.posix_acl_access", acl)
-    except OSError:
-        pytest.skip("this file system has no lists of access")
-    status = file.stat()
-    assert stat.S_IMODE(status.st_mode) == 0o440
-    # Nothing for others; for a group only where another user owns it.
-    assert status.st_mode & 0o007 == 0
-    assert status.st_uid != 10001
+        folder.chmod(0o755)
+        file = folder / "api_keys"
+        file.write_text("first-key\nsecond-key\n", encoding="ascii")
+        file.chmod(0o400)
+        no_id = 0xFFFFFFFF
+        entries = [(0x01, 4, no_id), (0x02, 4, SERVICE_USER), (0x04, 0, no_id), (0x10, 4, no_id),
+                   (0x20, 0, no_id)]  # fmt: skip
+        access = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+        os.setxattr(file, "system.posix_acl_access", access)
+        assert stat.S_IMODE(file.stat().st_mode) == 0o440
+        assert _read_by(SERVICE_USER, file) == ("first-key", "second-key")
+        file.chmod(0o644)
+        with pytest.raises(ConfigError, match="0644"):
+            _read_by(SERVICE_USER, file)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _read_by(user: int, file: Path) -> tuple[str, ...]:
+    # The user's rights alone: this process keeps what it has loaded, and can come back.
+    os.seteuid(user)
+    try:
+        return read_keys(file, "an API key")
+    finally:
+        os.seteuid(0)
 
 
 def test_the_drop_in_says_where_it_belongs():
