@@ -24,7 +24,7 @@ RUN ["/opt/dpace/bin/pip", "install", "--require-hashes", "--no-deps", "--only-b
 COPY --from=wheel /wheel /wheel
 RUN /opt/dpace/bin/pip install --no-deps --no-index --find-links /wheel dpace-serve \
  && /opt/dpace/bin/pip check \
- && /opt/dpace/bin/pip uninstall --yes pip
+ && /opt/dpace/bin/pip uninstall --yes pip setuptools
 
 
 FROM ${PYTHON_IMAGE} AS loadtest
@@ -36,7 +36,7 @@ LABEL org.opencontainers.image.title="dpace-loadtest" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 
-RUN python -m pip uninstall --yes --root-user-action ignore pip \
+RUN python -m pip uninstall --yes --root-user-action ignore pip setuptools wheel \
  && install -d -m 1777 /results
 
 COPY --from=environment /opt/dpace /opt/dpace

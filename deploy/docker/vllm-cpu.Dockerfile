@@ -42,7 +42,7 @@ LABEL org.opencontainers.image.title="dpace-serve, vLLM on a CPU" \
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends libnuma1 \
  && rm -rf /var/lib/apt/lists/* \
- && python -m pip uninstall --yes --root-user-action ignore pip \
+ && python -m pip uninstall --yes --root-user-action ignore pip setuptools wheel \
  && install -d -m 1777 /var/cache/dpace /var/lib/dpace
 
 COPY --from=environment /opt/dpace /opt/dpace

@@ -44,7 +44,7 @@ LABEL org.opencontainers.image.title="dpace-serve, vLLM on CUDA" \
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends g++ libnuma1 \
  && rm -rf /var/lib/apt/lists/* \
- && python -m pip uninstall --yes --root-user-action ignore pip \
+ && python -m pip uninstall --yes --root-user-action ignore pip setuptools wheel \
  && install -d -m 1777 /var/cache/dpace /var/lib/dpace
 
 COPY --from=environment /opt/dpace /opt/dpace

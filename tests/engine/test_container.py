@@ -1,6 +1,7 @@
 """The CPU image as compose runs it, without Docker: read-only, without root, without a compiler."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -22,6 +23,17 @@ url = "http://127.0.0.1:8000/v1/completions"
 request = urllib.request.Request(url, json.dumps(body).encode(), headers)
 with urllib.request.urlopen(request) as answer:
     sys.stdout.write(answer.read().decode())
+"""
+STATUS = """
+import sys, urllib.error, urllib.request
+url, file = sys.argv[1:]
+key = open(file).readline().strip() if file else "none"
+request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"})
+try:
+    with urllib.request.urlopen(request) as answer:
+        print(answer.status)
+except urllib.error.HTTPError as error:
+    print(error.code)
 """
 WRITE = """
 import os, sys
@@ -61,6 +73,24 @@ def test_it_answers_with_a_key_of_make_secrets(server: Container):
     assert answer["usage"]["completion_tokens"] == 8
 
 
+@pytest.mark.parametrize(
+    ("route", "key", "status"),
+    [
+        ("8001/metrics", "metrics_key", "200"),
+        ("8001/metrics", "api_keys", "401"),
+        ("8000/metrics", "metrics_key", "404"),
+        ("8000/v1/models", "api_keys", "200"),
+        ("8000/v1/models", "metrics_key", "401"),
+        ("8001/dpace/acceptance", "api_keys", "200"),
+        ("8001/dpace/acceptance", "", "401"),
+    ],
+)
+def test_each_mounted_key_opens_its_own_routes(server: Container, route, key, status):
+    file = f"/run/secrets/{key}" if key else ""
+    done = server.run("python", "-c", STATUS, f"http://127.0.0.1:{route}", file)
+    assert done.stdout.strip() == status, done.stderr
+
+
 def test_it_runs_as_the_numeric_user_without_any_capability(server: Container):
     status = server.run("cat", "/proc/1/status").stdout
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
@@ -82,8 +112,6 @@ def test_it_had_no_compiler(server: Container):
     assert done.returncode != 0
 
 
-def test_sigterm_ends_it_in_order(server: Container, service):
-    import os
-
+def test_sigterm_ends_it_in_order(server: Container):
     os.kill(server.first, signal.SIGTERM)
     assert server.process.wait(60) == 0, server.log.read_text()[-2000:]
