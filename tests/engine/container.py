@@ -5,6 +5,7 @@ What the image would hold is this environment, under its paths; what it would no
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -66,6 +67,13 @@ class Container:
         variables = [f"{name}={value}" for name, value in self.environment.items()]
         whole = [*inside, *BARE, "env", "-i", *variables, *command]
         return subprocess.run(whole, capture_output=True, text=True, timeout=60, check=False)
+
+    def stop(self) -> None:
+        """Kill whatever still runs: the first process, and with it its whole namespace."""
+        # Ending `unshare` is not enough: a process that has changed its user outlives its parent.
+        if self.process.poll() is None:
+            os.kill(self.first, signal.SIGKILL)
+        self.process.wait(30)
 
     def wait_until_healthy(self, check: list[str], timeout_seconds: float) -> None:
         deadline = time.monotonic() + timeout_seconds

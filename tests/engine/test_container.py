@@ -62,8 +62,7 @@ def server(service, tmp_path_factory):
         container.wait_until_healthy(health_check(service), START_TIMEOUT_SECONDS)
         yield container
     finally:
-        container.process.kill()  # with it, every process of its namespace
-        container.process.wait(30)
+        container.stop()
 
 
 def test_it_answers_with_a_key_of_make_secrets(server: Container):
