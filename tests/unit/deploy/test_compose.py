@@ -269,6 +269,7 @@ def test_the_load_test_asks_the_server_with_a_key_of_its_own(services):
     scenario = load_config(ScenarioConfig, DEPLOY / "compose/loadtest.yaml", [])
     (arm,) = scenario.arms
     assert arm.url == "http://server:8000"
+    assert arm.observation_url == "http://server:8001"
     assert arm.api_key_file == Path("/run/secrets/loadtest_key")
     for name in ("loadtest-master", "loadtest-worker"):
         assert services[name]["secrets"] == ["loadtest_key"]
