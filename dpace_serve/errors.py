@@ -1,5 +1,6 @@
 """What can go wrong, as one family: the commands print these as one line and exit with 2."""
 
+from collections.abc import Sequence
 from http import HTTPStatus
 
 MAX_MESSAGE_CHARACTERS = 2000
@@ -13,8 +14,15 @@ class DpaceError(Exception):
     or a request: nobody can write lines of a log, or colours of a terminal, through an error.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(_one_line(message))
+    def __init__(self, message: str, *, log_lines: Sequence[str] = ()) -> None:
+        """Word the mistake.
+
+        Args:
+            message: Rule, value and cure.
+            log_lines: End of the log of a process of our own, shown below, each line indented.
+        """
+        lines = [_one_line(message), *(f"  {_one_line(line)}" for line in log_lines)]
+        super().__init__("\n".join(lines))
 
 
 def _one_line(text: str) -> str:

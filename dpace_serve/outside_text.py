@@ -8,8 +8,9 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 MAX_SETTINGS_BYTES = 100_000
 """Settings that people write: the largest of ours has 3 kB. YAML is parsed slowly."""
@@ -19,6 +20,8 @@ MAX_TABLE_BYTES = 64_000_000
 """JSON about every token or tensor: vocabularies have 33 MB, indices of large models 15."""
 MAX_HEADER_BYTES = 4_000_000
 """Header of a safetensors file: 25,000 tensors."""
+MAX_KEY_BYTES = 4096
+"""A file with one key."""
 MAX_DEPTH = 64
 """Lists and groups inside each other. Python can parse more than it can print or compare."""
 MAX_VALUES = 20_000
@@ -26,6 +29,23 @@ MAX_VALUES = 20_000
 MAX_NUMBER_CHARACTERS = 400
 """Digits of a number in settings: more than any float has."""
 
+
+def open_file(path: Path) -> BinaryIO:
+    """A file, opened for reading: no folder, no pipe and no device, which may have no end.
+
+    Raises:
+        OSError: If it cannot be opened, or is none; `strerror` says which.
+        ValueError: If the path holds a NUL.
+    """
+    # Without O_NONBLOCK a pipe would wait for a writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode  # of what was opened, whatever the name is by now
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        raise OSError(errno.EINVAL, "it is no file")
+    return open(descriptor, "rb")  # noqa: PTH123 - a descriptor is no path
 
 
 def read_text(path: Path, *, max_bytes: int) -> str:
@@ -35,32 +55,34 @@ def read_text(path: Path, *, max_bytes: int) -> str:
         OSError: If it cannot be read, is no file, or is larger; `strerror` says which.
         ValueError: If it is not UTF-8, or the path holds a NUL.
     """
-    # Without O_NONBLOCK a pipe would wait for a writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - of what was opened, not of its name
-        status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is no file")
+    with open_file(path) as file:
         raw = file.read(max_bytes + 1)  # what is read, whatever its size is said to be
     if len(raw) > max_bytes:
         raise OSError(errno.EFBIG, f"larger than {max_bytes:,} bytes")
     return raw.decode("utf-8")
 
 
-def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - JSON holds values of any type
+def parse_json(text: str | bytes, *, parse_constant: Callable[[str], float] | None = None) -> Any:  # noqa: ANN401 - JSON holds values of any type
     """The value of a JSON text.
+
+    Args:
+        text: What was read.
+        parse_constant: What to make of `NaN` and `Infinity`; the floats when not given.
 
     Raises:
         ValueError: If it is none, or has more than MAX_DEPTH lists and objects inside each other.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=parse_constant)
     except RecursionError:
         raise _too_deep() from None
     require_shallow(value)
     return value
+
+
+def json_problem(error: ValueError) -> str:
+    """What `parse_json` found wrong, without the place in a text that was one line of many."""
+    return error.msg if isinstance(error, json.JSONDecodeError) else str(error)
 
 
 def require_shallow(value: object) -> None:

@@ -27,7 +27,7 @@ class _SettingsLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Count values while they are put together: as often as aliases repeat them."""
-        event = self.peek_event()
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]  # not in yaml's types
         mark = event.start_mark
         if getattr(event, "tag", None) is not None:  # `!!timestamp x` has no check of its own
             raise _refusal(f"the tag {event.tag:.40} is not read", mark)
