@@ -88,7 +88,9 @@ def build_config(schema: type[ConfigT], values: dict[str, Any], *, source: str) 
     except ValidationError as error:
         errors = error.errors()
         first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
-        key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+        # A line in the wrong place may have made a credential the name of a key.
+        key = without_credentials(".".join(map(str, first["loc"]))) or "(top level)"
+        problem = without_credentials(first["msg"])
         if first["type"] == "missing":
             raise ConfigError(f"{source}: {key} is not set and has no default. Set it.") from None
         if first["type"] == "extra_forbidden":
@@ -97,7 +99,7 @@ def build_config(schema: type[ConfigT], values: dict[str, Any], *, source: str) 
                 f"{source}: unknown key {key}. Known keys there: {known}. Remove or rename it."
             ) from None
         raise ConfigError(
-            f"{source}: {key}: {first['msg']}, got {_shown(schema, first)}. Correct the value."
+            f"{source}: {key}: {problem}, got {_shown(schema, first)}. Correct the value."
         ) from None
 
 
@@ -122,8 +124,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _yaml_reason(error: yaml.YAMLError | ValueError) -> str:
     # The whole message quotes the line, and a password with it.
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"{error.problem}, line {error.problem_mark.line + 1}"
-    return " ".join(str(error).split())
+        return f"{without_credentials(str(error.problem))}, line {error.problem_mark.line + 1}"
+    return without_credentials(str(error))
 
 
 @dataclass(frozen=True, slots=True)
