@@ -25,7 +25,8 @@ def ordinary_token(folder: Path, token_id: int) -> str | None:
     if isinstance(vocabulary, dict):
         return next((text for text, number in vocabulary.items() if number == token_id), None)
     if isinstance(vocabulary, list):  # unigram models list [text, score] in the order of ids
-        return str(vocabulary[token_id][0]) if token_id < len(vocabulary) else None
+        entry = vocabulary[token_id] if token_id < len(vocabulary) else None
+        return str(entry[0]) if isinstance(entry, list) and entry else None
     raise CheckpointError(f"{path}: holds no vocabulary. Copy the target again.")
 
 
