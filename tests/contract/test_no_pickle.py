@@ -78,12 +78,9 @@ def dangerous(call, name):
         return f"calls {name}"
     if name in ("torch.load", "torch.jit.load") and not is_constant(given, "weights_only", True):
         return f"calls {name} without weights_only=True"
-    if "allow_pickle" in given and not is_constant(given, "allow_pickle", False):
-        return f"calls {name} with allow_pickle"
-    if "shell" in given and not is_constant(given, "shell", False):
-        return f"calls {name} with a shell"
-    if is_constant(given, "trust_remote_code", True):
-        return f"calls {name} with trust_remote_code"
+    for key in ("allow_pickle", "shell", "trust_remote_code"):
+        if key in given and not is_constant(given, key, False):
+            return f"calls {name} with {key}"
     if name in YAML_LOADS and not has_safe_loader(call, given):
         return f"calls {name} without a safe loader"
     return None
