@@ -63,7 +63,7 @@ TOKENS = st.sampled_from(_TOKENS)
 def read(folder, schema, raw, overrides=()):
     path = folder / "settings.yaml"
     path.write_bytes(raw)
-    return outcome(lambda: load_config(schema, path, overrides))
+    return outcome(lambda: load_config(schema, path, overrides), hides_secret=True)
 
 
 def reread(folder, schema, found):
