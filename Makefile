@@ -54,7 +54,7 @@ demo: setup ## serve the bundled models, send traffic, compare the drafters
 
 test: setup lint types imports ## everything a change must pass, on a CPU
 	$(PYTEST)
-	$(PYTEST) --timeout=900 -m "engine and not bench and not gpu"
+	$(PYTEST) --timeout=900 -m "engine and not bench and not long and not gpu"
 
 test-all: setup lint types imports ## the same with the slow tests and small runs of the benchmarks
 	$(PYTEST) --timeout=1800 -m "not engine and not sglang and not gpu"

@@ -9,7 +9,10 @@ from dpace_serve.command_line import log_to_stderr, overrides
 
 
 def serve(  # noqa: PLR0913, PLR0917  (one for each option)
-    target: Annotated[str, typer.Argument(help="Folder or hub name of the target model.")],
+    target: Annotated[
+        str | None,
+        typer.Argument(help="Folder or hub name of the target model, unless --config names it."),
+    ] = None,
     engine_args: Annotated[
         list[str] | None,
         typer.Argument(metavar="[-- ENGINE_ARGS]", help="Passed on to the engine's own server."),

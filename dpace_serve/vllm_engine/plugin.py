@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from starlette.datastructures import State
     from vllm.engine.protocol import EngineClient
 
+    from dpace_serve.gate.refusal import CountRefusal
     from dpace_serve.serve_config import ServeConfig
     from dpace_serve.vllm_engine.recording import Recording
 
@@ -88,6 +89,7 @@ class AcceptanceEndpoint:
         Raises:
             ConfigError: If the admin key cannot be used.
         """
+        from dpace_serve.gate import stack
         from dpace_serve.live.admin_key import read_admin_key
         from dpace_serve.vllm_engine import graceful_stop
         from dpace_serve.vllm_engine.api_keys import api_keys
@@ -95,10 +97,14 @@ class AcceptanceEndpoint:
         from dpace_serve.web.workload_header import WorkloadHeader
 
         args = app.state.args
-        config = getattr(args, "dpace_config", None)
-        key_file = None if config is None else config.admin_key_file
+        config: ServeConfig | None = getattr(args, "dpace_config", None)
         app.add_middleware(WorkloadHeader)
-        routes.attach(app, api_keys(args), read_admin_key(key_file, os.environ))
+        if config is None:  # under vLLM's own commands its server is left as it is
+            routes.attach(app, api_keys(args), read_admin_key(None, os.environ))
+        else:
+            keys = stack.server_keys(config, api_keys(args), os.environ)
+            routes.attach(app, keys.api, keys.admin)
+            stack.install(app, config, keys, _refusal_count())
         graceful_stop.call_after_answers(app, _close_recording)
 
     async def init_state(
@@ -155,6 +161,14 @@ def record_until_the_end(
     state.dpace = None if recorded is None else recorded.recorder
     state.dpace_operations = None if recorded is None else recorded.operations
     state.dpace_comparisons = None if recorded is None else recorded.comparisons
+
+
+def _refusal_count() -> "CountRefusal":
+    from prometheus_client import REGISTRY
+
+    from dpace_serve.metrics.refusals import RefusalCount
+
+    return RefusalCount(REGISTRY)
 
 
 async def _close_recording(app: "FastAPI") -> None:
