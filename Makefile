@@ -42,12 +42,15 @@ LOCK       := $(BIN)/uv pip compile --quiet --python-version 3.11 --python-platf
 	--generate-hashes --custom-compile-command 'make locks' $(LOCK_FLAGS)
 BREAK_CPU  := torchvision torchaudio torchcodec
 
+# Of every property in `make fuzz`.
+EXAMPLES ?= 20000
+
 IS_SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for name in python3.11 python3; do \
 	$$name -c '$(IS_SUPPORTED)' 2>/dev/null && echo $$name && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all sglang-env test-sglang bench bench-peers check format lint types imports wheel locks secrets audit sbom models reproduce beyond
+.PHONY: help setup demo test test-all sglang-env test-sglang fuzz bench bench-peers check format lint types imports wheel locks secrets audit sbom models reproduce beyond
 
 help:      ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -70,6 +73,9 @@ sglang-env: $(SGLANG)/.ready ## create build/sglang with SGLang for tests on a C
 test-sglang: sglang-env ## the SGLang engine: its contract, then a real server on a CPU, with shims that are for tests only
 	SGLANG_USE_CPU_ENGINE=1 PYTHONPATH=$(CURDIR)/tests/sglang/cpu_shims OMP_NUM_THREADS=1 \
 	$(SGLANG)/bin/python -m pytest --timeout=900 -m sglang tests/contract/test_sglang_0_5_23.py tests/sglang
+
+fuzz: setup ## files and requests that nobody meant: the properties of the tests with EXAMPLES random examples each
+	DPACE_FUZZ_EXAMPLES=$(EXAMPLES) $(PYTEST) --timeout=36000 $(shell find tests -name 'test_*_fuzz.py')
 
 bench: setup ## speed of the bundled models, live drafters, training step, memory of the loss, replay, load generator
 	$(BIN)/dpace bench

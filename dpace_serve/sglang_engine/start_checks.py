@@ -1,6 +1,5 @@
 """What is checked before the engine starts: the settings, the files, the plugin."""
 
-import json
 import logging
 import os
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from pathlib import Path
 from dpace_serve.drafter import checkpoint, doctor
 from dpace_serve.drafter.speculators import is_speculators
 from dpace_serve.drafter.target import find_target_folder, read_target
+from dpace_serve.drafter.weight_files import read_json
 from dpace_serve.errors import CheckpointError, ConfigError, EngineError
 from dpace_serve.live.admin_key import read_admin_key
 from dpace_serve.serve_config import ServeConfig
@@ -92,7 +92,7 @@ def require_readable_by_engine(folder: Path) -> None:
         CheckpointError: If it would serve another drafter than the one in the folder, or change
             the target.
     """
-    values = json.loads((folder / checkpoint.CONFIG_FILE).read_text(encoding="utf-8"))
+    values = read_json(folder / checkpoint.CONFIG_FILE)
     if is_speculators(values):
         raise CheckpointError(
             f"{folder}: SGLang reads the z-lab layout only, this is the one of speculators. Convert"
