@@ -76,6 +76,8 @@ def check(values: dict[str, Any], limits: LimitsConfig) -> int:
             schema_characters += len(json.dumps(value))
         elif kind in _CHECKS:
             _CHECKS[kind](name, value, limits)
+        if kind == "messages":
+            schema_characters += sum(len(json.dumps(tools)) for tools in _tools(value))
     _at_most(schema_characters, limits.max_schema_kilobytes * 1000, "schemas, grammars and tools")
     return num_prompts(values) * max(_choices(values.get(name)) for name in ("n", "best_of"))
 
@@ -174,6 +176,13 @@ def _parts(messages: object) -> Iterator[object]:
             yield content
         elif isinstance(content, list):
             yield from content
+
+
+def _tools(messages: object) -> Iterator[object]:
+    """Tools that a message brings itself, as SGLang lets it."""
+    for message in messages if isinstance(messages, list) else ():
+        if isinstance(message, dict) and message.get("tools") is not None:
+            yield message["tools"]
 
 
 def _num_characters(value: object) -> int:

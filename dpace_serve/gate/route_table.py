@@ -38,6 +38,7 @@ CHANGING_THE_TARGET = frozenset({
     "/update_weights_from_distributed",
     "/update_weights_from_ipc",
     "/update_weights_from_tensor",
+    "/weights_checker",
 })  # fmt: skip
 """Paths of engines that an API key must never open: they write weights, or run any code."""
 
