@@ -13,7 +13,7 @@ from dpace_serve.gate_config import LimitsConfig
 from dpace_serve.web.key_guard import is_ours
 
 _ID_HEADERS = ("X-Request-Id", "X-Session-Id")
-_SCHEDULING_HEADERS = (
+SCHEDULING_HEADERS = (
     b"x-data-parallel-rank",
     b"x-override-",
     b"x-smg-routing-key",
@@ -87,6 +87,6 @@ def _without_scheduling(scope: Scope) -> Scope:
     kept = [
         header
         for header in scope["headers"]
-        if not header[0].lower().startswith(_SCHEDULING_HEADERS)
+        if not header[0].lower().startswith(SCHEDULING_HEADERS)
     ]
     return scope if len(kept) == len(scope["headers"]) else {**scope, "headers": kept}
