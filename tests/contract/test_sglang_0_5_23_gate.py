@@ -40,6 +40,17 @@ def test_every_field_that_a_request_may_have_is_known_to_the_gate():
         assert set(read) - set(FIELD_KINDS) == set()
 
 
+def test_so_is_every_field_of_sglangs_own_route_where_it_is_opened():
+    from dataclasses import fields
+
+    from sglang.srt.managers.io_struct import GenerateReqInput
+    from sglang.srt.sampling.sampling_params import SamplingParams
+
+    names = {field.name for field in fields(GenerateReqInput)}
+    assert names - set(FIELD_KINDS) == {"sampling_params"}
+    assert set(SamplingParams.__struct_fields__) - set(FIELD_KINDS) == set()
+
+
 def test_what_only_a_validator_reads_is_found_by_the_search_above():
     from sglang.srt.entrypoints.openai.protocol import ChatCompletionRequest
 

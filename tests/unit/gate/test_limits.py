@@ -136,6 +136,33 @@ def test_tools_in_a_message_are_compiled_like_those_beside_it():
 
 
 @pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"sampling_params": {"n": 3}}, "n must be at most 2, got 3"),
+        ({"sampling_params": [{}, {"max_new_tokens": 51}]}, "max_new_tokens must be at most 50"),
+        ({"sampling_params": {"stop_regex": "a"}}, "stop_regex is not open"),
+        ({"sampling_params": {"is_normalized": True}}, "is_normalized is not open"),
+        ({"text": "x" * 101}, "characters in text must be at most 100"),
+        ({"text": ["a"] * 4}, "prompts in text must be at most 3, got 4"),
+        ({"top_logprobs_num": 5}, "top_logprobs_num must be at most 4"),
+        ({"top_logprobs_num": [5]}, "top_logprobs_num must be a whole number"),
+        ({"token_ids_logprob": [[1, 2], [3, 4]]}, "tokens in token_ids_logprob must be at most 3"),
+        ({"image_data": "http://169.254.169.254/"}, "image_data is not open"),
+        ({"http_worker_ipc": "ipc://x"}, "http_worker_ipc is not open"),
+    ],
+)
+def test_an_engines_own_route_that_is_opened_has_the_same_limits(values, words):
+    assert says(values).startswith(words)
+
+
+def test_answers_of_an_engines_own_route_are_counted():
+    assert check({"text": ["a", "b"], "sampling_params": {"n": 2}}, LIMITS) == 4
+    assert (
+        check({"input_ids": [[1], [2], [3]], "sampling_params": [{"n": 1}, {"n": 2}]}, LIMITS) == 6
+    )
+
+
+@pytest.mark.parametrize(
     ("name", "values"),
     [
         ("allow_templates", {"chat_template_kwargs": {"enable_thinking": False}}),
