@@ -50,6 +50,7 @@ class GenerationGate:
             self._room.take(1)  # before its body takes memory
             num_taken = 1
             body, num_answers = await self._read(scope, receive)
+            self._room.require_possible(num_answers)  # one of them is taken already
             self._room.take(num_answers - 1)
             num_taken = num_answers
             await self._app(_without_scheduling(scope), replay(body, receive), send)
