@@ -42,6 +42,7 @@ CHANGING_THE_TARGET = frozenset({
     "/update_weights_from_ipc",
     "/update_weights_from_tensor",
     "/weight_checker",
+    "/weights_checker",
 })  # fmt: skip
 """Paths of engines that an API key must never open: they write weights, or run any code."""
 

@@ -119,19 +119,29 @@ def install(
     inner: Callable[[], ASGIApp] = application.build_middleware_stack
 
     def build_middleware_stack() -> ASGIApp:
-        return _around(inner(), application, config, keys, count)
+        return around(inner(), application, config, keys, count)
 
     # Both engines add their own middleware after us, and what is added last stands outermost.
     vars(application)["build_middleware_stack"] = build_middleware_stack
 
 
-def _around(
+def around(
     app: ASGIApp,
     application: ASGIApp,
     config: ServeConfig,
     keys: ServerKeys,
     count: CountRefusal,
 ) -> ASGIApp:
+    """The gate, and what is behind it.
+
+    Args:
+        app: What is behind.
+        application: The whole application, gate included, which answers on the listener for
+            observation.
+        config: What `dpace serve` was given.
+        keys: Who may call it.
+        count: Told of each refusal.
+    """
     app = GenerationGate(app, limits=config.limits, count=count)
     app = RouteGate(
         app,

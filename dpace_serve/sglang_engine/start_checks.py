@@ -24,6 +24,10 @@ _NO_LENGTHS = "SGLang drafts full blocks always"
 _NO_STEP_CLOCK = "steps of SGLang are not timed"
 
 
+def _asks_for_client_certificates(config: ServeConfig) -> bool:
+    return config.tls is not None and config.tls.client_ca_file is not None
+
+
 def _is_shorter(config: ServeConfig) -> bool:
     if config.num_draft_tokens is None or config.drafter is None:
         return False
@@ -43,6 +47,10 @@ _CANNOT: dict[str, tuple[Callable[[ServeConfig], bool], str]] = {
     "shutdown_timeout_seconds": (
         lambda config: "shutdown_timeout_seconds" in config.model_fields_set,
         "it stops when all running answers have ended",
+    ),
+    "tls.client_ca_file": (
+        _asks_for_client_certificates,
+        "its server asks for no client certificates",
     ),
     "capture": (
         lambda config: config.capture is not None,

@@ -15,13 +15,12 @@ from dpace_serve.sglang_engine import front, hooking, plugin, weight_updates
 
 pytestmark = [pytest.mark.sglang]
 
-# SGLang's other routes with "weight" in their path; none of them writes one.
+# SGLang's other routes with "weight" in their path; none of them writes one here.
 READING_ROUTES = {
     "/get_weights_by_name",
     "/init_weights_send_group_for_remote_instance",
     "/send_weights_to_remote_instance",
     "/update_weight_version",
-    "/weights_checker",
 }
 LOAD_AND_REPORT = """
 import sys

@@ -7,6 +7,8 @@ import pytest
 
 from dpace_serve.errors import EngineError
 
+from .conftest import OPENED  # noqa: TID252 - tests have no package
+
 pytestmark = [pytest.mark.sglang]
 
 START_TIMEOUT_SECONDS = 600
@@ -59,7 +61,7 @@ def test_a_hook_that_was_lost_ends_the_start(serve, thief, is_in_launcher, said)
 
 
 def test_sigterm_lets_the_running_answer_end(serve):
-    with serve() as process:
+    with serve(*OPENED) as process:
         process.wait_until_healthy(START_TIMEOUT_SECONDS)
         headers = {"Authorization": "Bearer a-key-for-tests"}
         body = {
