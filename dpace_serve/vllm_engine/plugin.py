@@ -89,7 +89,7 @@ class AcceptanceEndpoint:
             ConfigError: If the admin key cannot be used.
         """
         from dpace_serve.live.admin_key import read_admin_key
-        from dpace_serve.vllm_engine import graceful_stop
+        from dpace_serve.vllm_engine import gated_application, graceful_stop
         from dpace_serve.vllm_engine.api_keys import api_keys
         from dpace_serve.web import routes
         from dpace_serve.web.workload_header import WorkloadHeader
@@ -100,6 +100,8 @@ class AcceptanceEndpoint:
         app.add_middleware(WorkloadHeader)
         routes.attach(app, api_keys(args), read_admin_key(key_file, os.environ))
         graceful_stop.call_after_answers(app, _close_recording)
+        if config is not None:
+            app.state.dpace_drain = gated_application.bound_answers(app, config)
 
     async def init_state(
         self, engine_client: "EngineClient | None", state: "State", args: Namespace
@@ -125,6 +127,7 @@ class AcceptanceEndpoint:
         config = getattr(args, "dpace_config", None)
         watch = getattr(args, "dpace_watch", None)
         record_until_the_end(engine_client, state, config, (VLLMServerError,))
+        drain_first(engine_client, state, config)
         # Last, so that it looks first: Ctrl-C ends the engine too, while shadows are still fetched.
         if engine_client is not None and watch is not None:
             watch.watch(engine_client)
@@ -155,6 +158,24 @@ def record_until_the_end(
     state.dpace = None if recorded is None else recorded.recorder
     state.dpace_operations = None if recorded is None else recorded.operations
     state.dpace_comparisons = None if recorded is None else recorded.comparisons
+
+
+def drain_first(
+    engine_client: "EngineClient | None", state: "State", config: "ServeConfig | None"
+) -> None:
+    """Let all answers end before the engine stops, and before shadows of theirs are fetched.
+
+    Args:
+        engine_client: The engine; none generates nothing.
+        state: Where `attach_router` left the drain.
+        config: What `dpace serve` was given; under vLLM's own commands there is none.
+    """
+    from dpace_serve.vllm_engine import graceful_stop
+
+    if engine_client is not None and config is not None:
+        graceful_stop.drain_before_shutdown(
+            engine_client, state.dpace_drain, limit_seconds=config.shutdown_timeout_seconds
+        )
 
 
 async def _close_recording(app: "FastAPI") -> None:
