@@ -4,6 +4,7 @@ import asyncio
 from http import HTTPStatus
 
 from starlette._utils import get_route_path
+from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dpace_serve.gate.draining import RETRY_HEADERS, Drain
@@ -67,6 +68,23 @@ class BoundedAnswers:
                 await answer.run()
         finally:
             deadline.cancel()
+
+
+def bound_answers(app: Starlette, *, deadline_seconds: float) -> Drain:
+    """Put this outside of an engine's whole application, before it is first called.
+
+    Returns:
+        What ends its answers when the server stops.
+    """
+    drain = Drain()
+    inner = app.build_middleware_stack
+
+    def build_middleware_stack() -> ASGIApp:
+        return BoundedAnswers(inner(), drain, deadline_seconds=deadline_seconds)
+
+    # Engines add middlewares of their own after us, and what is added last stands outermost.
+    vars(app)["build_middleware_stack"] = build_middleware_stack
+    return drain
 
 
 def is_observation(scope: Scope) -> bool:

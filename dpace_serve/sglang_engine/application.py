@@ -10,8 +10,10 @@ from fastapi import FastAPI
 from dpace_serve.drafter import doctor
 from dpace_serve.drafter.target import find_target_folder
 from dpace_serve.errors import CheckpointError, EngineError
+from dpace_serve.gate.bounded_answers import bound_answers
 from dpace_serve.live.admin_key import read_admin_key
 from dpace_serve.serve_config import ServeConfig
+from dpace_serve.sglang_engine.draining import drain_at_sigterm
 from dpace_serve.sglang_engine.hooking import not_applied
 from dpace_serve.sglang_engine.step_records import REPORT
 
@@ -63,6 +65,9 @@ def serve_with_routes(  # noqa: PLR0913, PLR0917  (as SGLang has it)
         config = _configuration(served)
         recording = _start(tokenizer_manager, config, served, scheduler_infos)
         _put_in_front(app, config, recording)
+    for config in _asked:
+        drain = bound_answers(app, deadline_seconds=config.limits.request_deadline_seconds)
+        drain_at_sigterm(tokenizer_manager, drain, limit_seconds=config.shutdown_timeout_seconds)
     try:
         original(
             server_args,

@@ -88,8 +88,9 @@ class AcceptanceEndpoint:
         Raises:
             ConfigError: If the admin key cannot be used.
         """
+        from dpace_serve.gate.bounded_answers import bound_answers
         from dpace_serve.live.admin_key import read_admin_key
-        from dpace_serve.vllm_engine import gated_application, graceful_stop
+        from dpace_serve.vllm_engine import graceful_stop
         from dpace_serve.vllm_engine.api_keys import api_keys
         from dpace_serve.web import routes
         from dpace_serve.web.workload_header import WorkloadHeader
@@ -101,7 +102,9 @@ class AcceptanceEndpoint:
         routes.attach(app, api_keys(args), read_admin_key(key_file, os.environ))
         graceful_stop.call_after_answers(app, _close_recording)
         if config is not None:
-            app.state.dpace_drain = gated_application.bound_answers(app, config)
+            app.state.dpace_drain = bound_answers(
+                app, deadline_seconds=config.limits.request_deadline_seconds
+            )
 
     async def init_state(
         self, engine_client: "EngineClient | None", state: "State", args: Namespace

@@ -37,7 +37,6 @@ def drafter(tmp_path):
         ({"num_draft_tokens": 3}, "num_draft_tokens"),
         ({"step_times": "times.json"}, "step_times"),
         ({"verdict": {"step_times": {"dpace": "times.json"}}}, "verdict.step_times"),
-        ({"shutdown_timeout_seconds": 5}, "shutdown_timeout_seconds"),
         ({"capture": {"folder": "kept", "workloads": ("json",)}}, "capture"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -50,7 +49,7 @@ def test_what_sglang_cannot_do_is_named_and_refused(given, name):
 
 def test_what_it_can_do_is_not():
     start_checks.require_possible(settings())
-    start_checks.require_possible(settings(drafter=None))
+    start_checks.require_possible(settings(drafter=None, shutdown_timeout_seconds=5))
     start_checks.require_possible(settings(num_draft_tokens=7, spare_drafter_slots=0, eager=True))
 
 
