@@ -86,7 +86,7 @@ def test_at_the_time_limit_an_answer_ends_with_an_error_and_the_server_ends(serv
     log = tmp_path / "log.jsonl"
     options = ("shutdown_timeout_seconds=1", f"acceptance_log.path={log}")
     headers = {"Authorization": "Bearer a-key-for-tests"}
-    body = {"model": "tiny", "prompt": "SELECT", "max_tokens": 3000, "ignore_eos": True}
+    body = {"model": "tiny", "prompt": "SELECT", "max_tokens": 400, "ignore_eos": True}
     with (
         serve(*[word for option in options for word in ("--set", option)]) as process,
         concurrent.futures.ThreadPoolExecutor() as pool,
