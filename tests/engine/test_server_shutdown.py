@@ -9,10 +9,14 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import threading
+import time
 
 import httpx2
 import pytest
+
+from dpace_serve.demo import bundle
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -160,3 +164,23 @@ def test_at_its_deadline_an_answer_ends_and_the_engine_is_free(open_server):
             (running,) = served.samples()["vllm:num_requests_running"]
         assert running.value == 0
         assert served.ask(COMPLETIONS, prompt="The", max_tokens=4)["choices"]
+
+
+@pytest.mark.parametrize("wait_seconds", [6, 12])
+def test_sigterm_before_the_server_is_ready_ends_it_too(serve_command, free_port, wait_seconds):
+    command = serve_command([str(bundle.target_folder()), "--set", "eager=true"], free_port)
+    process = subprocess.Popen(
+        command.arguments,
+        env=command.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        time.sleep(wait_seconds)  # while it imports, while it starts
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=STOP_SECONDS) == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
