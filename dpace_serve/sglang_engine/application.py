@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from dpace_serve.drafter import doctor
 from dpace_serve.drafter.target import find_target_folder
 from dpace_serve.errors import CheckpointError, EngineError
+from dpace_serve.gate.draining import Drain
 from dpace_serve.gate.stack import ServerKeys
 from dpace_serve.live.admin_key import read_admin_key
 from dpace_serve.serve_config import ServeConfig
+from dpace_serve.sglang_engine.draining import drain_at_sigterm
 from dpace_serve.sglang_engine.hooking import not_applied
 from dpace_serve.sglang_engine.step_records import REPORT
 
@@ -81,7 +83,11 @@ def serve_with_routes(  # noqa: PLR0913, PLR0917  (as SGLang has it)
     served = _drafted_server()
     if served is not None:
         recording = _start(tokenizer_manager, _configuration(served), served, scheduler_infos)
-    launch_callback = _put_ours_before(app, recording, launch_callback)
+    drain = Drain()
+    launch_callback = _put_ours_before(app, recording, drain, launch_callback)
+    for asked in _asked:
+        limit_seconds = asked.config.shutdown_timeout_seconds
+        drain_at_sigterm(tokenizer_manager, drain, limit_seconds=limit_seconds)
     try:
         original(
             server_args,
@@ -170,7 +176,10 @@ def _start(
 
 
 def _put_ours_before(
-    app: "FastAPI", recording: "Recording | None", launch_callback: Callable[[], None] | None
+    app: "FastAPI",
+    recording: "Recording | None",
+    drain: Drain,
+    launch_callback: Callable[[], None] | None,
 ) -> Callable[[], None] | None:
     """What SGLang is to call once it is ready."""
     from sglang.srt.runtime_context import get_serving
@@ -181,7 +190,7 @@ def _put_ours_before(
     if _asked:
         # Not as an argument of SGLang, which it would log.
         start_pass = StartPass(lambda key: get_serving().override(api_key=key))
-        entrance.put_gate(app, recording, _asked[0].config, _asked[0].keys, start_pass)
+        entrance.put_gate(app, recording, _asked[0].config, _asked[0].keys, start_pass, drain)
         return start_pass.before(launch_callback)
     if recording is not None:
         key = get_serving().api_key

@@ -8,6 +8,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from dpace_serve.gate import stack
+from dpace_serve.gate.draining import Drain
 from dpace_serve.metrics.refusals import RefusalCount
 from dpace_serve.serve_config import ServeConfig
 from dpace_serve.sglang_engine.front import Front
@@ -38,6 +39,7 @@ def put_gate(
     config: ServeConfig,
     keys: stack.ServerKeys,
     start_pass: StartPass,
+    drain: Drain,
 ) -> None:
     """The same with the gate around it all, and no door beside it.
 
@@ -47,6 +49,7 @@ def put_gate(
         config: What `dpace serve` was given.
         keys: Who may call it.
         start_pass: How SGLang itself comes through.
+        drain: What knows the answers that run.
     """
     registry = CollectorRegistry() if recording is None else recording.registry
     count = RefusalCount(registry)
@@ -54,7 +57,8 @@ def put_gate(
 
     def gated(engine: ASGIApp) -> ASGIApp:
         behind = front(engine)
-        return StartPassCheck(stack.around(behind, app, config, keys, count), behind, start_pass)
+        gate = stack.around(behind, app, config, keys, count, drain)
+        return StartPassCheck(gate, behind, start_pass)
 
     _put_outside(app, gated)
     opened_to_pages: object = CORSMiddleware  # which would let every web page read the answers

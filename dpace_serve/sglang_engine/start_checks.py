@@ -44,10 +44,6 @@ _CANNOT: dict[str, tuple[Callable[[ServeConfig], bool], str]] = {
     "num_draft_tokens": (_is_shorter, _NO_LENGTHS),
     "step_times": (lambda config: config.step_times is not None, _NO_STEP_CLOCK),
     "verdict.step_times": (lambda config: bool(config.verdict.step_times), _NO_STEP_CLOCK),
-    "shutdown_timeout_seconds": (
-        lambda config: "shutdown_timeout_seconds" in config.model_fields_set,
-        "it stops when all running answers have ended",
-    ),
     "tls.client_ca_file": (
         _asks_for_client_certificates,
         "its server asks for no client certificates",

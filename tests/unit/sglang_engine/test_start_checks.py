@@ -37,7 +37,6 @@ def drafter(tmp_path):
         ({"num_draft_tokens": 3}, "num_draft_tokens"),
         ({"step_times": "times.json"}, "step_times"),
         ({"verdict": {"step_times": {"dpace": "times.json"}}}, "verdict.step_times"),
-        ({"shutdown_timeout_seconds": 5}, "shutdown_timeout_seconds"),
         (
             {"tls": {"certificate_file": "c", "key_file": "k", "client_ca_file": "a"}},
             "tls.client_ca_file",
@@ -54,7 +53,7 @@ def test_what_sglang_cannot_do_is_named_and_refused(given, name):
 
 def test_what_it_can_do_is_not():
     start_checks.require_possible(settings())
-    start_checks.require_possible(settings(drafter=None))
+    start_checks.require_possible(settings(drafter=None, shutdown_timeout_seconds=5))
     start_checks.require_possible(settings(num_draft_tokens=7, spare_drafter_slots=0, eager=True))
     start_checks.require_possible(settings(tls={"certificate_file": "c", "key_file": "k"}))
 
