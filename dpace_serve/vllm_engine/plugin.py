@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from starlette.datastructures import State
     from vllm.engine.protocol import EngineClient
 
-    from dpace_serve.gate.refusal import CountRefusal
     from dpace_serve.serve_config import ServeConfig
     from dpace_serve.vllm_engine.recording import Recording
 
@@ -91,7 +90,7 @@ class AcceptanceEndpoint:
         """
         from dpace_serve.gate import stack
         from dpace_serve.live.admin_key import read_admin_key
-        from dpace_serve.vllm_engine import graceful_stop
+        from dpace_serve.vllm_engine import graceful_stop, recording
         from dpace_serve.vllm_engine.api_keys import api_keys
         from dpace_serve.web import routes
         from dpace_serve.web.workload_header import WorkloadHeader
@@ -104,7 +103,7 @@ class AcceptanceEndpoint:
         else:
             keys = stack.server_keys(config, api_keys(args), os.environ)
             routes.attach(app, keys.api, keys.admin)
-            app.state.dpace_drain = stack.install(app, config, keys, _refusal_count())
+            app.state.dpace_drain = stack.install(app, config, keys, recording.refusal_count())
         graceful_stop.call_after_answers(app, _close_recording)
 
     async def init_state(
@@ -162,14 +161,6 @@ def record_until_the_end(
     state.dpace = None if recorded is None else recorded.recorder
     state.dpace_operations = None if recorded is None else recorded.operations
     state.dpace_comparisons = None if recorded is None else recorded.comparisons
-
-
-def _refusal_count() -> "CountRefusal":
-    from prometheus_client import REGISTRY
-
-    from dpace_serve.metrics.refusals import RefusalCount
-
-    return RefusalCount(REGISTRY)
 
 
 def drain_first(
