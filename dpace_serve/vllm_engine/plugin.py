@@ -89,7 +89,7 @@ class AcceptanceEndpoint:
         Raises:
             ConfigError: If the admin key cannot be used.
         """
-        from dpace_serve.gate import stack
+        from dpace_serve.gate import api_document, stack
         from dpace_serve.live.admin_key import read_admin_key
         from dpace_serve.vllm_engine import graceful_stop
         from dpace_serve.vllm_engine.api_keys import api_keys
@@ -104,6 +104,7 @@ class AcceptanceEndpoint:
         else:
             keys = stack.server_keys(config, api_keys(args), os.environ)
             routes.attach(app, keys.api, keys.admin)
+            api_document.attach(app, app, config, keys)
             stack.install(app, config, keys, _refusal_count())
         graceful_stop.call_after_answers(app, _close_recording)
 
@@ -121,7 +122,9 @@ class AcceptanceEndpoint:
         Raises:
             EngineError: If the general plugin did not load, so that the engine is not ours.
         """
-        from vllm.exceptions import VLLMServerError
+        from vllm.exceptions import VLLMServerError, VLLMValidationError
+
+        from dpace_serve.vllm_engine import unsatisfied_grammar
 
         if engine_client is not None and not is_registered():
             raise EngineError(
@@ -131,6 +134,9 @@ class AcceptanceEndpoint:
         config = getattr(args, "dpace_config", None)
         watch = getattr(args, "dpace_watch", None)
         record_until_the_end(engine_client, state, config, (VLLMServerError,))
+        if engine_client is not None and config is not None:
+            refusing = unsatisfied_grammar.refusing(engine_client.generate, VLLMValidationError)
+            vars(engine_client)["generate"] = refusing
         # Last, so that it looks first: Ctrl-C ends the engine too, while shadows are still fetched.
         if engine_client is not None and watch is not None:
             watch.watch(engine_client)

@@ -16,8 +16,9 @@ from dpace_serve.live.record_ring import MAX_READ
 from dpace_serve.web import admin_routes
 from dpace_serve.web.acceptance_view import AcceptanceView
 from dpace_serve.web.key_guard import PREFIX, KeyGuard, is_admin, require_separate
+from dpace_serve.web.validated_route import ValidatedRoute
 
-router = APIRouter(prefix=PREFIX, tags=["dpace"])
+router = APIRouter(prefix=PREFIX, tags=["dpace"], route_class=ValidatedRoute)
 
 
 @router.get("/acceptance")
