@@ -1,11 +1,11 @@
 """Calls that schemathesis makes of an OpenAPI document, valid and invalid, each of them counted."""
 
 import json
-import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 import schemathesis
@@ -28,6 +28,7 @@ CHECKS = (
 )
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 MAX_ROUNDS = 50
+RIGHT_KEY_SHARE = 0.8
 
 
 @dataclass
@@ -35,71 +36,93 @@ class Calls:
     """What was called and found.
 
     Attributes:
-        count: Calls by operation and class of their status.
-        findings: What a check says of a call, with how to repeat it; the first one of each kind.
+        count: Calls by operation and status.
+        findings: What a check says of an answer, and what was sent; the first of each kind.
     """
 
-    count: Counter[tuple[str, str]] = field(default_factory=Counter)
+    count: Counter[tuple[str, int]] = field(default_factory=Counter)
     findings: dict[tuple[str, str, int], str] = field(default_factory=dict)
 
-    def table(self) -> str:
-        """Calls as text, one operation a line."""
-        classes = sorted({kind for _, kind in self.count})
-        lines = [f"{'':40} {' '.join(f'{kind:>6}' for kind in classes)}"]
-        for name in sorted({name for name, _ in self.count}):
-            numbers = " ".join(f"{self.count[name, kind]:6}" for kind in classes)
-            lines.append(f"{name:40} {numbers}")
-        return "\n".join(lines)
+    def statuses(self, label: str) -> set[int]:
+        """The statuses that an operation answered with."""
+        return {status for name, status in self.count if name == label}
+
+    def report(self) -> str:
+        """Calls by operation and class of status, and the findings."""
+        lines = []
+        for label in sorted({name for name, _ in self.count}):
+            classes: Counter[str] = Counter()
+            for (name, status), number in self.count.items():
+                if name == label:
+                    classes[f"{status // 100}xx"] += number
+            lines.append(f"{label}: {dict(sorted(classes.items()))}")
+        return "\n".join([*lines, *(f"{key}: {text}" for key, text in self.findings.items())])
 
 
-def call_all(  # noqa: PLR0913
+@dataclass(frozen=True)
+class Caller:
+    """How calls are made.
+
+    Attributes:
+        send: Sends what `requests.request` would; its answer.
+        keys: The right key of each security scheme.
+        others: Wrong keys, and none.
+        rewrite: Another body for a case, or None.
+        expected_errors: Statuses from 500 that are no finding.
+    """
+
+    send: Callable[[dict[str, Any]], Any]
+    keys: Mapping[str, str]
+    others: Sequence[str | None] = ("wrong", "", None)
+    rewrite: Callable[[Any, Random], Any] = lambda _case, _draw: None
+    expected_errors: frozenset[int] = frozenset()
+
+
+def call_all(
+    caller: Caller,
     document: Mapping[str, Any],
     number: int,
-    send: Callable[[Any, Mapping[str, str]], Any],
     *,
-    keys: Sequence[str | None],
     weights: Mapping[str, float],
     start: int = 0,
-    change: Callable[[Any, random.Random], None] = lambda _case, _draw: None,
-    may_be: Callable[[str, int], bool] = lambda _label, _status: False,
 ) -> Calls:
     """Call every operation of a document, with valid and with invalid data.
 
     Args:
+        caller: How.
         document: OpenAPI.
-        number: Calls in total; a weight says how many more of them an operation has than others.
-        send: Sends a case with these headers.
-        keys: One is drawn for each call; the first in four of five.
-        weights: By operation; others have 1.
-        start: Where the drawing of cases starts.
-        change: May change a case before it is sent.
-        may_be: Statuses from 500 that are no finding, by operation.
+        number: Calls in total.
+        weights: How many more of them an operation has than others, which have 1.
+        start: Where the drawing starts.
     """
-    calls = Calls()
-    operations = [one.ok() for one in schemathesis.openapi.from_dict(dict(document)).get_all_operations()]
+    schema = schemathesis.openapi.from_dict(dict(document))
+    operations = [one.ok() for one in schema.get_all_operations()]
     total = sum(weights.get(one.label, 1) for one in operations)
-    draw = random.Random(start)
+    calls, draw = Calls(), Random(start)
     for operation in operations:
-        wanted = max(2, round(number * weights.get(operation.label, 1) / total))
-        _call(operation, wanted, send, keys, draw, calls, change, may_be)
+        wanted = max(1, round(number * weights.get(operation.label, 1) / total))
+        _call(caller, operation, wanted, calls, draw)
+    heaviest = max(operations, key=lambda one: weights.get(one.label, 1))
     while (missing := number - calls.count.total()) > 0:  # some have few different cases
-        operation = max(operations, key=lambda one: weights.get(one.label, 1))
-        _call(operation, missing, send, keys, draw, calls, change, may_be)
+        _call(caller, heaviest, missing, calls, draw)
     return calls
 
 
-def _call(operation, wanted, send, keys, draw, calls, change, may_be) -> None:
+def _call(caller: Caller, operation: Any, wanted: int, calls: Calls, draw: Random) -> None:
     done = 0
     for _ in range(MAX_ROUNDS):
         for mode in MODES:
-            share = (wanted - done) if mode is MODES[-1] else (wanted - done + 1) // 2
+            left = wanted - done
+            share = (left + 1) // 2 if mode is MODES[0] else left
             if share > 0:
-                done += _call_in_mode(operation, mode, share, send, keys, draw, calls, change, may_be)
+                done += _call_in_mode(caller, operation, mode, share, calls, draw)
         if done >= wanted:
             return
 
 
-def _call_in_mode(operation, mode, number, send, keys, draw, calls, change, may_be) -> int:
+def _call_in_mode(
+    caller: Caller, operation: Any, mode: GenerationMode, number: int, calls: Calls, draw: Random
+) -> int:
     done = 0
 
     @seed(draw.getrandbits(64))
@@ -111,34 +134,43 @@ def _call_in_mode(operation, mode, number, send, keys, draw, calls, change, may_
         suppress_health_check=list(HealthCheck),
     )
     @given(case=operation.as_strategy(generation_mode=mode))
-    def call(case) -> None:
+    def call(case: Any) -> None:
         nonlocal done
-        if done >= number:
-            return
-        done += 1
-        right, *others = keys
-        key = right if draw.random() < 0.8 else draw.choice(others)
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        change(case, draw)
-        response = send(case, headers)
-        status = response.status_code
-        calls.count[operation.label, f"{status // 100}xx"] += 1
-        for check in CHECKS:
-            if check is not_a_server_error and may_be(operation.label, status):
-                continue
-            try:
-                case.validate_response(response, checks=[check])
-            except (FailureGroup, Failure) as failure:
-                text = f"{check.__name__}: {failure}\nsent: {_shown(case)}"
-                calls.findings.setdefault((operation.label, check.__name__, status), text)
+        if done < number:
+            done += 1
+            _call_once(caller, case, calls, draw)
 
     with suppress(Unsatisfiable):  # nothing can be wrong with what has no parameters
         call()
     return done
 
 
-def _shown(case) -> str:
-    try:
-        return json.dumps({"query": case.query, "headers": dict(case.headers or {}), "body": case.body})
-    except TypeError:
-        return repr(case.body)
+def _call_once(caller: Caller, case: Any, calls: Calls, draw: Random) -> None:
+    request = case.as_transport_kwargs(base_url="", headers=_authorization(caller, case, draw))
+    request.pop("cookies", None)
+    body = caller.rewrite(case, draw)
+    if body is not None:
+        request.pop("json", None)
+        request["data"] = json.dumps(body).encode()
+        request["headers"]["Content-Type"] = "application/json"
+    response = caller.send(request)
+    label, status = case.operation.label, response.status_code
+    calls.count[label, status] += 1
+    for check in CHECKS:
+        if check is not_a_server_error and status in caller.expected_errors:
+            continue
+        try:
+            case.validate_response(response, checks=[check])
+        except (FailureGroup, Failure) as failure:
+            sent = {name: request.get(name) for name in ("params", "json", "data")}
+            reasons = getattr(failure, "exceptions", [failure])
+            text = f"{'; '.join(map(str, reasons))} - sent: {sent} - got: {response.text[:500]}"
+            calls.findings.setdefault((label, check.__name__, status), text)
+
+
+def _authorization(caller: Caller, case: Any, draw: Random) -> dict[str, str]:
+    schemes = [name for one in case.operation.definition.raw.get("security", []) for name in one]
+    key = caller.keys[draw.choice(schemes)] if schemes else draw.choice(list(caller.keys.values()))
+    if draw.random() >= RIGHT_KEY_SHARE:
+        key = draw.choice([*caller.others, *caller.keys.values()])
+    return {} if key is None else {"Authorization": f"Bearer {key}"}

@@ -1,4 +1,4 @@
-"""Values that have broken servers, put into requests that are otherwise as the engine likes them."""
+"""Values that have broken servers, in requests that are otherwise as an engine likes them."""
 
 import math
 from collections.abc import Mapping
@@ -93,7 +93,21 @@ VALUES: Mapping[str, list[Any]] = {
     ],
     "user": [HALF],
     "model": ["x", "", None, HALF, 1],
-    "prompt": ["", HALF, [], [[]], [""], None, [0], [-1], [99999999], [BEYOND], [2**31], {}, [None]],
+    "prompt": [
+        "",
+        HALF,
+        [],
+        [[]],
+        [""],
+        None,
+        [0],
+        [-1],
+        [99999999],
+        [BEYOND],
+        [2**31],
+        {},
+        [None],
+    ],
     "messages": [
         [],
         [{}],

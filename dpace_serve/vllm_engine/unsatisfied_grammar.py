@@ -1,7 +1,7 @@
 """Grammars and schemas that no text can satisfy are the client's mistake, not the server's.
 
-vLLM takes some of them, as a rule that begins with itself, and then finds no token that fits; it ends
-the request as an internal error.
+vLLM takes some of them, as a rule that begins with itself, and then finds no token that fits; it
+ends the request as an internal error.
 """
 
 from collections.abc import AsyncGenerator, Callable

@@ -1,11 +1,15 @@
 """Valid and invalid calls of everything that is open, made from the server's own document."""
 
-import random
 import shutil
+from http import HTTPStatus
+from typing import Any
 
 import pytest
-import schemathesis
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.responses import Response
+from starlette.testclient import TestClient
 
 from dpace_serve.demo.bundle import drafter_folder, target_folder
 from dpace_serve.gate import api_document, stack
@@ -16,11 +20,38 @@ from dpace_serve.live.operations import Operations
 from dpace_serve.live.traffic import Traffic
 from dpace_serve.serve_config import ServeConfig
 from dpace_serve.web import routes
-from tests.api_calls import call_all
+from dpace_serve.web.error_response import error_response
+from tests.api_calls import Caller, call_all
 
 from .conftest import ADMIN, API, METRICS  # noqa: TID252 - tests have no package
 
 NUM_CALLS = 300
+KEYS = {"api_key": API, "admin_key": ADMIN, "metrics_key": METRICS}
+WEIGHTS = dict.fromkeys(
+    [
+        "POST /v1/completions",
+        "POST /v1/chat/completions",
+        "PUT /dpace/drafters/champion",
+        "PUT /dpace/drafters/challenger",
+        "DELETE /dpace/drafters/challenger",
+        "POST /dpace/promote",
+        "GET /dpace/acceptance",
+        "GET /dpace/acceptance/records",
+    ],
+    10,
+)
+
+
+class Asked(BaseModel):
+    prompt: str | list[str] | None = None
+    n: int | None = 1
+    max_tokens: int | None = None
+    stop: str | list[str] | None = None
+    temperature: float | None = None
+
+
+class AskedInMessages(Asked):
+    messages: list[dict[str, Any]]
 
 
 class LoadsAtOnce:
@@ -68,7 +99,11 @@ def _add_engine(app):
     async def chat(asked: AskedInMessages) -> dict[str, Any]:
         return answer
 
-    @app.get("/health")
+    @app.exception_handler(RequestValidationError)
+    async def refuse(request: Request, error: RequestValidationError) -> Response:
+        return error_response(HTTPStatus.BAD_REQUEST, "as engines do")
+
+    @app.get("/health", response_class=Response)
     async def health() -> Response:
         return Response()
 
@@ -83,3 +118,23 @@ def _add_engine(app):
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": []}
+
+
+def test_no_call_is_an_error_of_ours_and_each_answer_is_as_the_document_says(application):
+    app, document = application
+    with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as client:
+
+        def send(request):
+            if isinstance(request.get("data"), bytes):
+                request["content"] = request.pop("data")
+            return client.request(**request, follow_redirects=False)
+
+        calls = call_all(Caller(send, KEYS), document, NUM_CALLS, weights=WEIGHTS)
+    assert calls.count.total() >= NUM_CALLS
+    assert not calls.findings, calls.report()
+    for label in WEIGHTS:
+        assert calls.statuses(label) - {401}, calls.report()  # it came as far as the handler
+        assert 401 in calls.statuses(label)
+    assert {200, 400} <= calls.statuses("POST /v1/completions")
+    assert {200, 422} <= calls.statuses("GET /dpace/acceptance/records")
+    assert {404, 422} <= calls.statuses("POST /dpace/promote")

@@ -67,10 +67,15 @@ async def test_every_route_of_the_application_that_answers_is_in_it(gated):
             assert is_there is (f"{method} {route.path}" in found), (method, route.path)
 
 
-@pytest.mark.parametrize("present", [KEYS, {"api_key": API}, {"admin_key": ADMIN},
-                                     {"metrics_key": METRICS}, {"api_key": API, "metrics_key": METRICS},
-                                     {"api_key": API, "admin_key": ADMIN}, {}])  # fmt: skip
-async def test_the_keys_of_each_operation_are_those_that_the_gate_lets_in(gated, present):
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("api_key", "admin_key", "metrics_key"), ("api_key",), ("admin_key",), ("metrics_key",),
+        ("api_key", "metrics_key"), ("api_key", "admin_key"), ("admin_key", "metrics_key"), (),
+    ],
+)  # fmt: skip
+async def test_the_keys_of_each_operation_are_those_that_the_gate_lets_in(gated, names):
+    present = {name: KEYS[name] for name in names}
     server = gated(
         api=[present["api_key"]] if "api_key" in present else [],
         admin=present.get("admin_key"),

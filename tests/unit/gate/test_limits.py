@@ -160,6 +160,44 @@ def test_a_body_that_is_no_object_is_refused_before_an_engine_guesses(body):
         parse(body)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        # What vLLM 0.32 answered 500 to: msgpack has no such number, UTF-8 no half of a character.
+        b'{"top_k": 1000000000000000000000000000000}',
+        b'{"stream_interval": 9223372036854775808}',
+        b'{"seed": -9223372036854775809}',
+        b'{"vllm_xargs": {"a": [18446744073709551616]}}',
+        b'{"stop": ["\\ud800"]}',
+        b'{"bad_words": ["a\\uDFFF"]}',
+        b'{"stop": ["\\ude00\\ud83d"]}',
+        b'{"vllm_xargs": {"dpace_workload": "\\ud800"}}',
+        b'{"vllm_xargs": {"\\ud800": "a"}}',
+        b'{"\\udbff": 1}',
+    ],
+)
+def test_what_an_engine_cannot_send_to_its_own_processes_is_refused(body):
+    with pytest.raises(RequestError, match=r"64 bits|surrogates") as caught:
+        parse(body)
+    assert (caught.value.status, caught.value.reason) == (400, "request")
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        (b'{"a": 9223372036854775807}', 2**63 - 1),
+        (b'{"a": -9223372036854775808}', -(2**63)),
+        (b'{"a": "10000000000000000000000"}', "10000000000000000000000"),
+        (b'{"a": 10000000000000000000000.5}', 1e22),
+        (b'{"a": "\\ud83d\\ude00"}', "😀"),
+        (b'{"a": "\\\\ud800"}', "\\ud800"),
+        ('{"a": "\U0001f600"}'.encode(), "😀"),
+    ],
+)
+def test_what_only_looks_like_it_is_let_through(body, value):
+    assert parse(body) == {"a": value}
+
+
 def test_text_that_is_nested_deeply_is_counted_without_calls():
     depth = 900
     body = b'{"messages": ' + b"[" * depth + b'"' + b"x" * 101 + b'"' + b"]" * depth + b"}"
