@@ -24,7 +24,8 @@ from dpace_serve.web.key_guard import PREFIX
 PATH = f"{PREFIX}/openapi.json"
 
 _READING = ("get", "head")
-_UNDESCRIBED = {"summary": "A route of the engine", "responses": {"200": {"description": "OK"}}}
+_BODILESS = ("GET", "HEAD", "OPTIONS")
+_UNDESCRIBED = {"summary": "A route of the engine"}
 _COMPONENTS = "#/components/schemas/"
 
 
@@ -77,13 +78,10 @@ def _engine_paths(
     for path, methods in RouteTable(config.open_routes).items():
         for method, access in methods.items():
             # Some routes of an engine are not in its own document.
-            operation = known.get(path, {}).get(
-                method.lower(), {"summary": "A route of the engine"}
-            )
-            security = opening_keys(access, keys)
-            kind: RouteKind = "read" if method in ("GET", "HEAD", "OPTIONS") else "generate"
+            operation = known.get(path, {}).get(method.lower(), _UNDESCRIBED)
+            kind: RouteKind = "read" if method in _BODILESS else "generate"
             paths.setdefault(path, {})[method.lower()] = _operation(
-                operation, f"{method} {path}", kind, security
+                operation, f"{method} {path}", kind, opening_keys(access, keys)
             )
     return paths
 

@@ -32,6 +32,7 @@ _ERRORS: Mapping[RouteKind, tuple[int, ...]] = {
     "change": (400, 403, 404, 409, 413, 421, 422, 500, 503, 504),
 }
 _UNAUTHORIZED = 401
+_NOT_FOUND = 404
 _MALFORMED = 422
 
 _GENERATED = {
@@ -114,6 +115,8 @@ def answers(
     statuses = list(_ERRORS[kind])
     if needs_key:
         statuses.append(_UNAUTHORIZED)
+    if not known:  # its own application does not describe it, and perhaps does not have it
+        statuses.append(_NOT_FOUND)
     if str(_MALFORMED) in known:  # it has parameters
         statuses.append(_MALFORMED)
     return {**found, **_refusals(statuses)}

@@ -105,7 +105,7 @@ async def test_what_the_operator_opens_is_in_it(gated):
     found = operations(document)
     assert found["POST /tokenize"]["security"] == [{"api_key": []}]
     assert {"429", "413", "415"} <= set(found["POST /tokenize"]["responses"])
-    assert set(found["GET /load"]["responses"]) == {"200", "401", "421", "503"}
+    assert set(found["GET /load"]["responses"]) == {"200", "401", "404", "421", "503"}
 
 
 async def test_it_needs_the_key_of_a_reader(gated):
