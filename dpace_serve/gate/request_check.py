@@ -8,6 +8,7 @@ from typing import Any
 
 from dpace_serve.gate.refusal import RequestError
 from dpace_serve.gate.request_fields import FIELD_KINDS, FieldKind
+from dpace_serve.gate.request_shapes import ShapeError, require_shapes
 from dpace_serve.gate_config import LimitsConfig
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
@@ -96,6 +97,10 @@ def check(values: dict[str, Any], limits: LimitsConfig) -> int:
     Raises:
         RequestError: If it asks for what it may not, or too much.
     """
+    try:
+        require_shapes(values)
+    except ShapeError as error:
+        raise _refused(str(error)) from None
     schema_characters = 0
     for name, value in values.items():
         kind = FIELD_KINDS.get(name)

@@ -22,6 +22,7 @@ LIMITS = LimitsConfig(
     max_schema_kilobytes=1,
 )
 LONG = {"type": "object", "description": "x" * 1000}
+CHOICE = {"type": "function", "function": {"name": "a"}}
 NESTED = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}
 
 
@@ -44,6 +45,9 @@ def says(values, limits=LIMITS):
         {"messages": [{"role": "user", "content": "x" * 90}]}, {"allowed_token_ids": [1, 2, 3]},
         {"messages": [{"content": [{"type": "text", "text": "hi"}, {"type": "refusal"}]}]},
         {"response_format": {"type": "json_object"}}, {"request_id": "chat-1.a:b/c+d=_"},
+        {"tool_choice": CHOICE, "tools": [{"type": "function", "function": {"name": "b"}}]},
+        {"tool_choice": CHOICE}, {"tool_choice": "auto", "tools": [{"name": "of another API"}]},
+        {"structured_outputs": None}, {"structured_outputs": {"regex": "a"}},
         {"unknown": "x" * 5000}, {"chat_template": None}, {"temperature": 3}, {"stream": True},
     ],
 )  # fmt: skip
@@ -115,6 +119,17 @@ def test_what_lies_within_the_limits_is_let_through(values):
         ({"rid": "x" * 129}, "a request's id must be"),
         ({"rid": ["a"]}, "a request's id must be"),
         ({"session_id": ""}, "a request's id must be"),
+        # vLLM 0.32 answers 500: it looks into these before it has checked what they are.
+        ({"structured_outputs": 1.5}, "structured_outputs must be an object"),
+        ({"structured_outputs": "a"}, "structured_outputs must be an object"),
+        ({"structured_outputs": []}, "structured_outputs must be an object"),
+        ({"response_format": "json"}, "response_format must be an object"),
+        ({"stream_options": []}, "stream_options must be an object"),
+        ({"tool_choice": CHOICE, "tools": [{}]}, "each of tools must have a function with a name"),
+        ({"tool_choice": CHOICE, "tools": [{"function": {}}]}, "each of tools must have"),
+        ({"tool_choice": CHOICE, "tools": [{"function": "a"}]}, "each of tools must have"),
+        ({"tool_choice": CHOICE, "tools": [1]}, "each of tools must have"),
+        ({"tool_choice": CHOICE, "tools": {}}, "each of tools must have"),
     ],
 )  # fmt: skip
 def test_what_lies_beyond_is_refused_with_its_bound(values, words):
