@@ -47,6 +47,11 @@ class Calls:
         """The statuses that an operation answered with."""
         return {status for name, status in self.count if name == label}
 
+    def add(self, other: "Calls") -> None:
+        """Take in what another client has called and found."""
+        self.count += other.count
+        self.findings = other.findings | self.findings
+
     def report(self) -> str:
         """Calls by operation and class of status, and the findings."""
         lines = []
@@ -85,6 +90,7 @@ def call_all(
     *,
     weights: Mapping[str, float],
     start: int = 0,
+    rounds: int = 1,
 ) -> Calls:
     """Call every operation of a document, with valid and with invalid data.
 
@@ -94,14 +100,20 @@ def call_all(
         number: Calls in total.
         weights: How many more of them an operation has than others, which have 1.
         start: Where the drawing starts.
+        rounds: How often all operations come in turn, so that one meets what another left.
     """
     schema = schemathesis.openapi.from_dict(dict(document))
     operations = [one.ok() for one in schema.get_all_operations()]
     total = sum(weights.get(one.label, 1) for one in operations)
     calls, draw = Calls(), Random(start)
+    for _ in range(rounds):
+        for operation in operations:
+            share = number / rounds * weights.get(operation.label, 1) / total
+            # What is less than one call is one now and then.
+            _call(caller, operation, int(share + draw.random()), calls, draw)
     for operation in operations:
-        wanted = max(1, round(number * weights.get(operation.label, 1) / total))
-        _call(caller, operation, wanted, calls, draw)
+        if not calls.statuses(operation.label):
+            _call(caller, operation, 1, calls, draw)
     heaviest = max(operations, key=lambda one: weights.get(one.label, 1))
     while (missing := number - calls.count.total()) > 0:  # some have few different cases
         _call(caller, heaviest, missing, calls, draw)
