@@ -1,24 +1,18 @@
 """A real server, called with valid, invalid and hostile requests on every route that is open."""
 
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
-import requests
 
 from dpace_serve.demo import bundle
-from tests.api_calls import Caller, Calls, call_all
-from tests.hostile_requests import PLAIN, hostile
+from tests.hostile_requests import PLAIN
+from tests.server_calls import KEYS, MODEL, NUM_CLIENTS, call_server
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 NUM_CALLS, NUM_QUICK_CALLS = 10_000, 300
-API, ADMIN, METRICS = "a-key-for-tests", "an-admin-key-for-tests", "a-metrics-key-for-tests"
-KEYS = {"api_key": API, "admin_key": ADMIN, "metrics_key": METRICS}
-NUM_CLIENTS, NUM_ROUNDS = 4, 5
-MODEL = "tiny"
 MOST_TOKENS = 8
 MEMORY_BOUND_BYTES = 300 * 2**20
 """What all processes of the server may grow by: logs, caches and two drafters are a few MiB."""
@@ -26,16 +20,6 @@ SETTINGS = (
     "limits.max_output_tokens=8", "limits.max_choices=2", "limits.max_prompts=2",
     "limits.max_prompt_characters=2000", "drain_timeout_seconds=2",
 )  # fmt: skip
-FOLDERS = ["a", "b", "a", "b", "../a", "/etc", "a/../b", "", "a\x00", "x" * 5000, "\ud800"]
-NAMES = ["a", "b", "dflash", "dpace"]
-WEIGHTS = {
-    "POST /v1/completions": 12,
-    "POST /v1/chat/completions": 12,
-    "PUT /dpace/drafters/champion": 2,
-    "PUT /dpace/drafters/challenger": 2,
-    "POST /dpace/promote": 3,
-    "DELETE /dpace/drafters/challenger": 3,
-}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +29,10 @@ def server(open_server, tmp_path_factory):
     for name, copy in (("dflash", "a"), ("dpace", "b")):
         shutil.copytree(bundle.drafter_folder(name), folder / "root" / copy)
     options = [f"drafter_root={folder / 'root'}", *SETTINGS]
-    for setting, key in (("admin_key_file", ADMIN), ("metrics_key_file", METRICS)):
+    for setting, key in (
+        ("admin_key_file", KEYS["admin_key"]),
+        ("metrics_key_file", KEYS["metrics_key"]),
+    ):
         options.append(f"{setting}={_write_key(folder / setting, key)}")
     arguments = [part for option in options for part in ("--set", option)]
     arguments += ["--challenger", str(bundle.drafter_folder("dflash"))]
@@ -60,54 +47,9 @@ def _write_key(file: Path, key: str) -> Path:
     return file
 
 
-def _rewrite(case, draw):
-    """Something an engine or a fleet takes up, where a generated body would rarely get so far."""
-    body = case.body if isinstance(case.body, dict) else {}
-    chance = draw.random()
-    if case.path in PLAIN:
-        if chance < 0.4:
-            return hostile(case.path, MODEL, draw)
-        if chance < 0.8:
-            kept = {name: body[name] for name in sorted(body) if draw.random() < 0.4}
-            return {**kept, "model": MODEL, **PLAIN[case.path]}
-        if chance < 0.9:
-            return {**body, "model": MODEL}
-    elif case.method == "PUT" and chance < 0.5:
-        return {"folder": draw.choice(FOLDERS)}
-    elif case.path == "/dpace/promote" and chance < 0.5:
-        return draw.choice([{}, {"name": draw.choice(NAMES)}])
-    return None
-
-
 def _call_server(served, number, start):
-    """The calls of several clients at once, each with a share of them."""
     document = served.client.get("/dpace/openapi.json").json()
-    pages = [path for path in document["paths"] if path.startswith("/dpace/static/")]
-    weights = WEIGHTS | {f"{method} {path}": 0.1 for path in pages for method in ("GET", "HEAD")}
-    base = str(served.client.base_url).rstrip("/")
-
-    def call(client):
-        with requests.Session() as session:
-            session.trust_env = False
-
-            def send(request):
-                sent = {**request, "url": base + request["url"]}
-                return session.request(**sent, timeout=120, allow_redirects=False)
-
-            return call_all(
-                Caller(send, KEYS, rewrite=_rewrite),
-                document,
-                number // NUM_CLIENTS,
-                weights=weights,
-                start=start + client,
-                rounds=NUM_ROUNDS,
-            )
-
-    calls = Calls()
-    with ThreadPoolExecutor(NUM_CLIENTS) as clients:
-        for found in clients.map(call, range(NUM_CLIENTS)):
-            calls.add(found)
-    return calls
+    return call_server(str(served.client.base_url).rstrip("/"), document, number, start=start)
 
 
 def _greedy(served):
