@@ -66,4 +66,5 @@ class LimitsConfig(Config):
     """Answers that are being written or wait for it; a request with several prompts or choices
     counts as many. A further request is answered 429."""
     request_deadline_seconds: Annotated[float, Field(gt=0)] = 600.0
-    """How long a request may take in the engine, until the last byte of its answer is sent."""
+    """How long a request may take, from its headers to the end of its answer: then it is ended with
+    an error, and the engine is free."""

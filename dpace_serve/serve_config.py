@@ -118,7 +118,7 @@ class ServeConfig(Config):
     verdict: VerdictConfig = VerdictConfig()
     """What a challenger must show to be promoted."""
     shutdown_timeout_seconds: Annotated[int, Field(ge=0)] = 30
-    """How long SIGTERM lets running answers finish before they are cancelled."""
+    """How long SIGTERM lets running answers finish before they end with an error."""
     challengers: tuple[Path, ...] = ()
     """Folders of further drafters, to be compared with the first."""
     mode: Literal["shadow", "split"] = "shadow"

@@ -13,13 +13,20 @@ from dpace_serve.gate_config import LimitsConfig
 from dpace_serve.web.key_guard import is_ours
 
 _ID_HEADERS = ("X-Request-Id", "X-Session-Id")
-_SCHEDULING_HEADERS = frozenset({b"x-data-parallel-rank", b"x-vllm-priority"})
-"""With these a client could choose its engine, or go before all others."""
+SCHEDULING_HEADERS = (
+    b"x-data-parallel-rank",
+    b"x-override-",
+    b"x-smg-routing-key",
+    b"x-vllm-priority",
+)
+"""With what begins so a client could choose its engine, go before all others, or set what its body
+must not."""
 _JSON = "application/json"
+_WITHOUT_BODY = frozenset({"DELETE", "GET", "HEAD", "OPTIONS"})
 
 
 class GenerationGate:
-    """Reads the body of every POST to the engine under its limits, and gives it on whole."""
+    """Reads the body of every request to the engine under its limits, and gives it on whole."""
 
     def __init__(self, app: ASGIApp, *, limits: LimitsConfig, count: CountRefusal) -> None:
         """Stand before an application.
@@ -36,7 +43,7 @@ class GenerationGate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or say why not."""
-        if scope["type"] != "http" or scope["method"] != "POST" or is_ours(scope):
+        if scope["type"] != "http" or scope["method"] in _WITHOUT_BODY or is_ours(scope):
             await self._app(scope, receive, send)
             return
         num_taken = 0
@@ -44,6 +51,7 @@ class GenerationGate:
             self._room.take(1)  # before its body takes memory
             num_taken = 1
             body, num_answers = await self._read(scope, receive)
+            self._room.require_possible(num_answers)  # one of them is taken already
             self._room.take(num_answers - 1)
             num_taken = num_answers
             await self._app(_without_scheduling(scope), replay(body, receive), send)
@@ -78,5 +86,9 @@ class GenerationGate:
 
 
 def _without_scheduling(scope: Scope) -> Scope:
-    kept = [header for header in scope["headers"] if header[0] not in _SCHEDULING_HEADERS]
+    kept = [
+        header
+        for header in scope["headers"]
+        if not header[0].lower().startswith(SCHEDULING_HEADERS)
+    ]
     return scope if len(kept) == len(scope["headers"]) else {**scope, "headers": kept}

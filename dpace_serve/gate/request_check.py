@@ -101,8 +101,8 @@ def check(values: dict[str, Any], limits: LimitsConfig) -> int:
         require_shapes(values)
     except ShapeError as error:
         raise _refused(str(error)) from None
-    schema_characters = 0
-    for name, value in values.items():
+    schema_characters, num_choices = 0, 1
+    for name, value in _fields(values):
         kind = FIELD_KINDS.get(name)
         if kind is None or value is None:
             continue
@@ -112,8 +112,12 @@ def check(values: dict[str, Any], limits: LimitsConfig) -> int:
             schema_characters += len(json.dumps(value))
         elif kind in _CHECKS:
             _CHECKS[kind](name, value, limits)
+        if kind == "choices":
+            num_choices = max(num_choices, _whole(name, value))
+        elif kind == "messages":
+            schema_characters += sum(len(json.dumps(tools)) for tools in _tools(value))
     _at_most(schema_characters, limits.max_schema_kilobytes * 1000, "schemas, grammars and tools")
-    return num_prompts(values) * max(_choices(values.get(name)) for name in ("n", "best_of"))
+    return num_prompts(values) * num_choices
 
 
 def is_closed(kind: FieldKind, limits: LimitsConfig) -> bool:
@@ -124,11 +128,22 @@ def is_closed(kind: FieldKind, limits: LimitsConfig) -> bool:
 def num_prompts(values: dict[str, Any]) -> int:
     """How many prompts a request has: a list of token ids is one, a list of lists is many."""
     numbers = [1]
-    for name in ("prompt", "prompt_embeds", "input_ids"):
+    for name in ("prompt", "prompt_embeds", "input_ids", "text"):
         value = values.get(name)
         if isinstance(value, list) and not all(isinstance(item, int) for item in value):
             numbers.append(len(value))
     return max(numbers)
+
+
+def _fields(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """All fields by name, with those that an engine's own routes have one level further down."""
+    for name, value in values.items():
+        if name != "sampling_params":
+            yield name, value
+            continue
+        for parameters in value if isinstance(value, list) else [value]:
+            if isinstance(parameters, dict):
+                yield from parameters.items()
 
 
 def _check_prompt(name: str, value: object, limits: LimitsConfig) -> None:
@@ -170,7 +185,8 @@ def _check_stops(name: str, value: object, limits: LimitsConfig) -> None:
 
 
 def _check_tokens(name: str, value: object, limits: LimitsConfig) -> None:
-    number = len(value) if isinstance(value, (dict, list)) else 1
+    lists = value if isinstance(value, list) else [value]  # or one list for each prompt
+    number = sum(len(item) if isinstance(item, (dict, list)) else 1 for item in lists)
     _at_most(number, limits.max_listed_tokens, f"tokens in {name}")
 
 
@@ -204,10 +220,6 @@ def _whole(name: str, value: object) -> int:
     return value
 
 
-def _choices(value: object) -> int:
-    return max(value, 1) if isinstance(value, int) else 1
-
-
 def _parts(messages: object) -> Iterator[object]:
     for message in messages if isinstance(messages, list) else ():
         content = message.get("content") if isinstance(message, dict) else None
@@ -215,6 +227,13 @@ def _parts(messages: object) -> Iterator[object]:
             yield content
         elif isinstance(content, list):
             yield from content
+
+
+def _tools(messages: object) -> Iterator[object]:
+    """Tools that a message brings itself, as SGLang lets it."""
+    for message in messages if isinstance(messages, list) else ():
+        if isinstance(message, dict) and message.get("tools") is not None:
+            yield message["tools"]
 
 
 def _num_characters(value: object) -> int:

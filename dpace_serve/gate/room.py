@@ -25,13 +25,7 @@ class Room:
         Raises:
             RequestError: If there are not as many, now or at all.
         """
-        if number > self._places:
-            raise RequestError(
-                "request",
-                HTTPStatus.BAD_REQUEST,
-                f"a request must ask for at most {self._places} answers, prompts times n, got "
-                f"{number}. Split it.",
-            )
+        self.require_possible(number)
         if self._taken + number > self._places:
             raise RequestError(
                 "busy",
@@ -40,6 +34,20 @@ class Room:
                 {"Retry-After": str(RETRY_AFTER_SECONDS)},
             )
         self._taken += number
+
+    def require_possible(self, number: int) -> None:
+        """Check that there are as many places at all.
+
+        Raises:
+            RequestError: If there are not.
+        """
+        if number > self._places:
+            raise RequestError(
+                "request",
+                HTTPStatus.BAD_REQUEST,
+                f"a request must ask for at most {self._places} answers, prompts times n, got "
+                f"{number}. Split it.",
+            )
 
     def give_back(self, number: int) -> None:
         """Give places back."""

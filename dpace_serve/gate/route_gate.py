@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from dpace_serve.gate.key_ring import KeyRing
 from dpace_serve.gate.observation import is_observation
 from dpace_serve.gate.refusal import CountRefusal, RequestError
-from dpace_serve.gate.route_table import HEALTH_PATH, METRICS_PATH, RouteTable
+from dpace_serve.gate.route_table import HEALTH_PATH, RouteTable, is_observing
 from dpace_serve.web.key_guard import is_ours
 
 
@@ -60,8 +60,8 @@ class RouteGate:
         # The very path that the engine's router will match, never that of the URL: the Host header
         # can forge it (CVE-2026-48746).
         path = get_route_path(scope)
-        is_observed = is_ours(scope) or path == METRICS_PATH
-        if self._has_observation and path != HEALTH_PATH and is_observed != is_observation(scope):
+        has_one_place = self._has_observation and path != HEALTH_PATH
+        if has_one_place and is_observing(scope) != is_observation(scope):
             raise _no_route()
         if is_ours(scope):
             return

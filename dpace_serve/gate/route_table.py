@@ -3,8 +3,11 @@
 from collections.abc import ItemsView, Iterable, Mapping
 from typing import Literal
 
+from starlette._utils import get_route_path
+from starlette.types import Scope
+
 from dpace_serve.errors import ConfigError
-from dpace_serve.web.key_guard import PREFIX
+from dpace_serve.web.key_guard import PREFIX, is_ours
 
 Access = Literal["public", "engine", "metrics"]
 """public: everyone; engine: an API key, where there are any; metrics: as the key ring says."""
@@ -42,8 +45,15 @@ CHANGING_THE_TARGET = frozenset({
     "/update_weights_from_ipc",
     "/update_weights_from_tensor",
     "/weight_checker",
+    "/weights_checker",
 })  # fmt: skip
 """Paths of engines that an API key must never open: they write weights, or run any code."""
+
+
+def is_observing(scope: Scope) -> bool:
+    """Whether a request asks about the server rather than for an answer of its model."""
+    # The very path that the router will match.
+    return is_ours(scope) or get_route_path(scope) == METRICS_PATH
 
 
 class RouteTable:

@@ -8,6 +8,8 @@ from starlette.types import ASGIApp
 
 from dpace_serve.errors import ConfigError
 from dpace_serve.gate import tls
+from dpace_serve.gate.bounded_answers import BoundedAnswers
+from dpace_serve.gate.draining import Drain
 from dpace_serve.gate.generation_gate import GenerationGate
 from dpace_serve.gate.host_gate import HostGate, is_loopback
 from dpace_serve.gate.key_ring import KeyRing
@@ -107,7 +109,7 @@ def require_guarded(config: ServeConfig, keys: ServerKeys) -> None:
 
 def install(
     application: Starlette, config: ServeConfig, keys: ServerKeys, count: CountRefusal
-) -> None:
+) -> Drain:
     """Put the gate around everything that an application answers, errors of it included.
 
     Args:
@@ -115,24 +117,43 @@ def install(
         config: What `dpace serve` was given.
         keys: Who may call it.
         count: Told of each refusal.
+
+    Returns:
+        What ends its answers when the server stops.
     """
+    drain = Drain()
     inner: Callable[[], ASGIApp] = application.build_middleware_stack
 
     def build_middleware_stack() -> ASGIApp:
-        return _around(inner(), application, config, keys, count)
+        return around(inner(), application, config, keys, count, drain)
 
     # Both engines add their own middleware after us, and what is added last stands outermost.
     vars(application)["build_middleware_stack"] = build_middleware_stack
+    return drain
 
 
-def _around(
+def around(
     app: ASGIApp,
     application: ASGIApp,
     config: ServeConfig,
     keys: ServerKeys,
     count: CountRefusal,
+    drain: Drain,
 ) -> ASGIApp:
-    app = GenerationGate(app, limits=config.limits, count=count)
+    """The gate, and what is behind it.
+
+    Args:
+        app: What is behind.
+        application: The whole application, gate included, which answers on the listener for
+            observation.
+        config: What `dpace serve` was given.
+        keys: Who may call it.
+        count: Told of each refusal.
+        drain: What knows the answers that run, and ends them.
+    """
+    limits = config.limits
+    app = GenerationGate(app, limits=limits, count=count)
+    app = BoundedAnswers(app, drain, deadline_seconds=limits.request_deadline_seconds, count=count)
     app = RouteGate(
         app,
         routes=RouteTable(config.open_routes),

@@ -105,7 +105,7 @@ class AcceptanceEndpoint:
             keys = stack.server_keys(config, api_keys(args), os.environ)
             routes.attach(app, keys.api, keys.admin)
             api_document.attach(app, app, config, keys)
-            stack.install(app, config, keys, _refusal_count())
+            app.state.dpace_drain = stack.install(app, config, keys, _refusal_count())
         graceful_stop.call_after_answers(app, _close_recording)
 
     async def init_state(
@@ -137,6 +137,7 @@ class AcceptanceEndpoint:
         if engine_client is not None and config is not None:
             refusing = unsatisfied_grammar.refusing(engine_client.generate, VLLMValidationError)
             vars(engine_client)["generate"] = refusing
+        drain_first(engine_client, state, config)
         # Last, so that it looks first: Ctrl-C ends the engine too, while shadows are still fetched.
         if engine_client is not None and watch is not None:
             watch.watch(engine_client)
@@ -175,6 +176,24 @@ def _refusal_count() -> "CountRefusal":
     from dpace_serve.metrics.refusals import RefusalCount
 
     return RefusalCount(REGISTRY)
+
+
+def drain_first(
+    engine_client: "EngineClient | None", state: "State", config: "ServeConfig | None"
+) -> None:
+    """Let all answers end before the engine stops, and before shadows of theirs are fetched.
+
+    Args:
+        engine_client: The engine; none generates nothing.
+        state: Where `attach_router` left the drain.
+        config: What `dpace serve` was given; under vLLM's own commands there is none.
+    """
+    from dpace_serve.vllm_engine import graceful_stop
+
+    if engine_client is not None and config is not None:
+        graceful_stop.drain_before_shutdown(
+            engine_client, state.dpace_drain, limit_seconds=config.shutdown_timeout_seconds
+        )
 
 
 async def _close_recording(app: "FastAPI") -> None:

@@ -36,6 +36,10 @@ CPU_ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
 }
 
+CONNECTION_SECONDS = 3
+"""How long connections may take to close when the engine has stopped: a client that does not read
+what it has been sent holds one open for ever."""
+
 OTHER_SPECULATION_ARGUMENTS = ("spec_method", "spec_model", "spec_tokens")
 OTHER_LAUNCH_ARGUMENTS = ("headless", "api_server_count", "uds")
 TLS_ARGUMENTS = ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs", "ssl_cert_reqs")
@@ -273,7 +277,7 @@ def _run(args: Namespace) -> None:
     plugin.register()
     watch = args.dpace_watch = EngineWatch()
     try:
-        uvloop.run(run_server(args))
+        uvloop.run(run_server(args, timeout_graceful_shutdown=CONNECTION_SECONDS))
     except KeyboardInterrupt:
         logger.info("stopped before the server was ready")
     except Exception as error:

@@ -133,6 +133,16 @@ def test_what_never_fits_is_not_told_to_come_again():
     assert caught.value.status == 400
 
 
+async def test_nor_is_a_request_for_one_answer_more_than_there_are_places():
+    refused = []
+    gate = GenerationGate(echo, limits=LIMITS, count=refused.append)
+    for body, status in [(b'{"n": 4}', 400), (b'{"prompt": ["a", "b"], "n": 2}', 400),
+                         (b'{"n": 3}', 200)]:  # fmt: skip
+        _, sent = await call(gate, one_body(body))
+        assert sent[0]["status"] == status
+    assert refused == ["request", "request"]
+
+
 async def test_beyond_its_places_a_server_says_429_until_one_is_free():
     running, refused, entered = asyncio.Event(), [], asyncio.Semaphore(0)
 

@@ -74,7 +74,7 @@ def test_what_lies_within_the_limits_is_let_through(values):
         ({"stop": "123456"}, "characters of an entry of stop must be at most 5, got 6"),
         ({"stop": ["a", "123456"]}, "characters of an entry of stop must be at most 5"),
         ({"stop_token_ids": [1, 2, 3]}, "entries of stop_token_ids must be at most 2"),
-        ({"stop_regex": "(a+)+$"}, "characters of an entry of stop_regex"),
+        ({"stop_regex": "(a+)+$"}, "stop_regex is not open"),
         ({"bad_words": ["a", "b", "c"]}, "entries of bad_words must be at most 2"),
         ({"logprobs": 5}, "logprobs must be at most 4, got 5"),
         ({"top_logprobs": 5}, "top_logprobs must be at most 4"),
@@ -116,8 +116,10 @@ def test_what_lies_within_the_limits_is_let_through(values):
         ({"priority": -1000}, "priority is not open"),
         ({"data_parallel_rank": 0}, "data_parallel_rank is not open"),
         ({"request_id": "a\nb"}, "a request's id must be 1 to 128 characters"),
-        ({"rid": "x" * 129}, "a request's id must be"),
-        ({"rid": ["a"]}, "a request's id must be"),
+        ({"request_id": "x" * 129}, "a request's id must be"),
+        ({"session_id": ["a"]}, "a request's id must be"),
+        ({"rid": "0"}, "rid is not open on this server"),  # of all whose ids begin so
+        ({"return_sampling_mask": True}, "return_sampling_mask is not open"),
         ({"session_id": ""}, "a request's id must be"),
         # vLLM 0.32 answers 500: it looks into these before it has checked what they are.
         ({"structured_outputs": 1.5}, "structured_outputs must be an object"),
@@ -134,6 +136,45 @@ def test_what_lies_within_the_limits_is_let_through(values):
 )  # fmt: skip
 def test_what_lies_beyond_is_refused_with_its_bound(values, words):
     assert says(values).startswith(words)
+
+
+def test_tools_in_a_message_are_compiled_like_those_beside_it():
+    limits = LIMITS.model_copy(update={"max_prompt_characters": 10_000})
+    half = [{"d": "x" * 600}]
+    for values in (
+        {"messages": [{"tools": [LONG]}]},
+        {"messages": [{"tools": half}, {"tools": half}]},
+        {"messages": [{"tools": half}], "tools": half},
+    ):
+        assert says(values, limits).startswith("schemas, grammars and tools must be at most 1000")
+    check({"messages": [{"tools": half}, {"tools": None}, {}, "x"]}, limits)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"sampling_params": {"n": 3}}, "n must be at most 2, got 3"),
+        ({"sampling_params": [{}, {"max_new_tokens": 51}]}, "max_new_tokens must be at most 50"),
+        ({"sampling_params": {"stop_regex": "a"}}, "stop_regex is not open"),
+        ({"sampling_params": {"is_normalized": True}}, "is_normalized is not open"),
+        ({"text": "x" * 101}, "characters in text must be at most 100"),
+        ({"text": ["a"] * 4}, "prompts in text must be at most 3, got 4"),
+        ({"top_logprobs_num": 5}, "top_logprobs_num must be at most 4"),
+        ({"top_logprobs_num": [5]}, "top_logprobs_num must be a whole number"),
+        ({"token_ids_logprob": [[1, 2], [3, 4]]}, "tokens in token_ids_logprob must be at most 3"),
+        ({"image_data": "http://169.254.169.254/"}, "image_data is not open"),
+        ({"http_worker_ipc": "ipc://x"}, "http_worker_ipc is not open"),
+    ],
+)
+def test_an_engines_own_route_that_is_opened_has_the_same_limits(values, words):
+    assert says(values).startswith(words)
+
+
+def test_answers_of_an_engines_own_route_are_counted():
+    assert check({"text": ["a", "b"], "sampling_params": {"n": 2}}, LIMITS) == 4
+    assert (
+        check({"input_ids": [[1], [2], [3]], "sampling_params": [{"n": 1}, {"n": 2}]}, LIMITS) == 6
+    )
 
 
 @pytest.mark.parametrize(
@@ -243,6 +284,16 @@ async def test_routes_that_were_opened_have_the_same_limits(gated):
     assert message(response).startswith("max_output_tokens must be at most 50")
 
 
+async def test_other_methods_with_a_body_have_them_too(gated):
+    server = gated(limits=LIMITS, open_routes=("PUT /v1/things",))
+    for content, status in {b'{"n": 1}': 200, b'{"n": 3}': 400, b"x": 400}.items():
+        headers = {"Content-Type": "application/json"}
+        response = await server.ask(
+            "PUT", "/v1/things", "an-api-key", content=content, headers=headers
+        )
+        assert response.status_code == status
+
+
 @pytest.mark.parametrize(
     "content_type", [None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"]
 )
@@ -266,7 +317,15 @@ async def test_ids_in_headers_are_checked_too(gated):
 async def test_a_client_cannot_choose_its_engine_or_go_first(gated):
     server = gated()
     await server.post(
-        b"{}", **{"X-Data-Parallel-Rank": "1", "X-VLLM-Priority": "-9", "X-Other": "1"}
+        b"{}",
+        **{
+            "X-Data-Parallel-Rank": "1",
+            "X-VLLM-Priority": "-9",
+            "X-Override-Bootstrap-Host": "10.0.0.1",
+            "x-override-rid": "0",
+            "X-SMG-Routing-Key": "me",
+            "X-Other": "1",
+        },
     )
-    assert server.headers[0]["x-other"] == "1"
-    assert not {"x-data-parallel-rank", "x-vllm-priority"} & set(server.headers[0])
+    kept = {name for name in server.headers[0] if name.startswith("x-")}
+    assert kept == {"x-other"}
