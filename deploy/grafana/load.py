@@ -61,6 +61,19 @@ def _queue() -> list:
             [Query(_rate("vllm:num_preemptions_total"), BY_REPLICA)],
             RATE,
         ),
+        lines(
+            "Refused requests",
+            "Requests per second that did not reach the engine, or were ended early. busy: too few "
+            "replicas; key and route: somebody tries doors; request and body: a client asks for "
+            "too much; deadline: answers take too long.",
+            [
+                Query(
+                    per_second("dpace_requests_refused_total", REPLICA, "instance", "reason"),
+                    f"{BY_REPLICA} {{{{reason}}}}",
+                )
+            ],
+            RATE,
+        ),
     ]
 
 

@@ -23,7 +23,7 @@ import yaml
 from dpace_serve.demo import bundle
 from dpace_serve.drafter import checkpoint
 from tests.engine.conftest import API_KEY
-from tests.engine.live.watched.watched_server import NUM_DRAFT_TOKENS, STEP_MS, Watched
+from tests.engine.live.watched.watched_server import NUM_DRAFT_TOKENS, REFUSED, STEP_MS, Watched
 
 SHIPPED = Path(__file__).parents[4] / "deploy" / "prometheus"
 WORKLOADS = ("code", "json", "sql")
@@ -184,6 +184,10 @@ def _send(live, texts) -> list[dict[str, Any]]:
         answers = list(pool.map(lambda body: live.ask("/v1/completions", **body), asked))
     refused = live.admin.put("/dpace/drafters/challenger", json={"folder": "absent"})
     assert refused.status_code == 404
+    for _ in range(REFUSED["route"]):
+        assert live.client.post("/invocations").status_code == 404
+    for _ in range(REFUSED["request"]):
+        assert live.client.post("/v1/completions", json={"n": 99}).status_code == 400
     return answers
 
 

@@ -2,9 +2,11 @@
 
 import math
 
+from dpace_serve.metrics.labels import REFUSAL_REASONS
 from tests.engine.live.watched import numbers, panel_numbers
 from tests.engine.live.watched.expected_rules import AT, RULES, Expected
 from tests.engine.live.watched.numbers import WHERE, WHO, Series
+from tests.engine.live.watched.watched_server import REFUSED
 
 HOUR = 3600
 """Rates are asked for over an hour, which holds everything: the count over its seconds."""
@@ -189,6 +191,14 @@ LOAD = {
         _each(lambda w: panel_numbers.used(w, "completion_tokens") / HOUR),
     ],
     "Preemptions": [_each(lambda w: 0)],
+    "Refused requests": [
+        Expected(
+            ("instance", "reason"),
+            lambda w: {
+                (w.instance, reason): REFUSED.get(reason, 0) / HOUR for reason in REFUSAL_REASONS
+            },
+        )
+    ],
     "Time of a step": _of_decoding("seconds", "steps"),
     "Batch size": _of_decoding("requests", "steps"),
     "Tokens per step and request": _of_decoding("tokens", "requests"),

@@ -10,6 +10,8 @@ from dpace_serve.acceptance.moments import AcceptanceMoments
 NUM_DRAFT_TOKENS = 7
 STEP_MS = {length: 20.0 + 3 * length for length in range(NUM_DRAFT_TOKENS + 1)}
 """Made-up calibrated step times, the same at each batch size, so that break-even can be told."""
+REFUSED = {"route": 1, "request": 2}
+"""Requests among the traffic that the gate refuses, by its reason."""
 
 
 @dataclass(frozen=True, slots=True)
