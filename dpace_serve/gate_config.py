@@ -39,6 +39,9 @@ class LimitsConfig(Config):
     max_prompt_characters: Annotated[int, Field(ge=1)] = 1_000_000
     """Characters of all prompts or messages of a request; a token id counts as one. What is longer
     is refused before it is cut into tokens."""
+    max_values: Annotated[int, Field(ge=1)] = 10_000
+    """JSON values of a request beside its prompts, grammars, schemas and tools: each message, part,
+    name and number is one. An engine lists everything that is wrong with each."""
     max_prompts: Annotated[int, Field(ge=1)] = 16
     """Prompts of one request."""
     max_output_tokens: Annotated[int, Field(ge=1)] = 32_768

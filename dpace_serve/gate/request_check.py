@@ -8,15 +8,14 @@ from typing import Any
 
 from dpace_serve.gate.refusal import RequestError
 from dpace_serve.gate.request_fields import FIELD_KINDS, FieldKind
+from dpace_serve.gate.request_values import is_prompt, is_text_part, num_values
 from dpace_serve.gate_config import LimitsConfig
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 """What a client may call its request: it is written to logs and records."""
 
-TEXT_PARTS = ("text", "input_text", "output_text", "refusal", "thinking", "reasoning")
-"""Types of the parts of a message that are text."""
-
 _LONGEST_SHOWN = 10**15
+_COUNTED_BY_THEMSELVES: tuple[FieldKind, ...] = ("prompt", "schema", "tokens")
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -65,6 +64,7 @@ def check(values: dict[str, Any], limits: LimitsConfig) -> int:
     Raises:
         RequestError: If it asks for what it may not, or too much.
     """
+    _check_values(values, limits)
     schema_characters, num_choices = 0, 1
     for name, value in _fields(values):
         kind = FIELD_KINDS.get(name)
@@ -105,9 +105,20 @@ def _fields(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
                 yield from parameters.items()
 
 
+def _check_values(values: dict[str, Any], limits: LimitsConfig) -> None:
+    counted = [
+        value
+        for name, value in values.items()
+        if FIELD_KINDS.get(name) not in _COUNTED_BY_THEMSELVES
+    ]
+    _at_most(num_values(counted), limits.max_values, "values in the body")
+
+
 def _check_prompt(name: str, value: object, limits: LimitsConfig) -> None:
     _at_most(num_prompts({"prompt": value}), limits.max_prompts, f"prompts in {name}")
     _at_most(_num_characters(value), limits.max_prompt_characters, f"characters in {name}")
+    if not is_prompt(value):
+        raise _refused(f"{name} must be text, token ids, or a list of such. Correct it.")
 
 
 def _check_messages(name: str, value: object, limits: LimitsConfig) -> None:
@@ -115,7 +126,7 @@ def _check_messages(name: str, value: object, limits: LimitsConfig) -> None:
     if limits.allow_media:
         return
     for part in _parts(value):
-        if isinstance(part, dict) and part.get("type") not in TEXT_PARTS:
+        if isinstance(part, dict) and not is_text_part(part):
             raise _refused("messages must be text on this server. Leave media out.")
 
 
@@ -145,8 +156,16 @@ def _check_stops(name: str, value: object, limits: LimitsConfig) -> None:
 
 def _check_tokens(name: str, value: object, limits: LimitsConfig) -> None:
     lists = value if isinstance(value, list) else [value]  # or one list for each prompt
-    number = sum(len(item) if isinstance(item, (dict, list)) else 1 for item in lists)
+    # An empty list names none, but an engine complains of each.
+    number = max(
+        len(lists), sum(len(item) if isinstance(item, (dict, list)) else 1 for item in lists)
+    )
     _at_most(number, limits.max_listed_tokens, f"tokens in {name}")
+
+
+def _check_repetition(name: str, value: object, limits: LimitsConfig) -> None:
+    for key, number in value.items() if isinstance(value, dict) else ():
+        _at_most(_whole(f"{name}.{key}", number), limits.max_listed_tokens, f"{name}.{key}")
 
 
 def _check_id(_name: str, value: object, _limits: LimitsConfig) -> None:
@@ -161,6 +180,7 @@ _CHECKS: dict[FieldKind, Callable[[str, object, LimitsConfig], None]] = {
     "logprobs": _check_logprobs,
     "stops": _check_stops,
     "tokens": _check_tokens,
+    "repetition": _check_repetition,
     "id": _check_id,
 }
 
