@@ -59,6 +59,9 @@ class LimitsConfig(Config):
     """Log-probabilities for each token."""
     max_schema_kilobytes: Annotated[int, Field(ge=1)] = 64
     """Size of all grammars and schemas of a request, tools included, in 10^3 bytes."""
+    allow_grammars: bool = False
+    """Let a request bring regular expressions or grammars that its answer must follow, also as
+    patterns in a schema: some of thirty characters stop the engine for everyone, for minutes."""
     allow_templates: bool = False
     """Let a request bring its own chat template, which is code, or arguments for the server's."""
     allow_media: bool = False

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any
 
+from dpace_serve.gate.patterns import follows_tools, has_pattern
 from dpace_serve.gate.refusal import RequestError
 from dpace_serve.gate.request_fields import FIELD_KINDS, FieldKind
 from dpace_serve.gate.request_values import is_prompt, is_text_part, num_values
@@ -81,6 +82,7 @@ def check(values: dict[str, Any], limits: LimitsConfig) -> int:
         elif kind == "messages":
             schema_characters += sum(len(json.dumps(tools)) for tools in _tools(value))
     _at_most(schema_characters, limits.max_schema_kilobytes * 1000, "schemas, grammars and tools")
+    _check_patterns(values, limits)
     return num_prompts(values) * num_choices
 
 
@@ -112,6 +114,21 @@ def _check_values(values: dict[str, Any], limits: LimitsConfig) -> None:
         if FIELD_KINDS.get(name) not in _COUNTED_BY_THEMSELVES
     ]
     _at_most(num_values(counted), limits.max_values, "values in the body")
+
+
+def _check_patterns(values: dict[str, Any], limits: LimitsConfig) -> None:
+    """Sizes come first: this looks into all of it."""
+    if limits.allow_grammars:
+        return
+    must_follow_tools = follows_tools(values)
+    tools = [("tools", one) for one in _tools(values.get("messages"))] if must_follow_tools else []
+    for name, value in (*_fields(values), *tools):
+        is_followed = name != "tools" or must_follow_tools
+        if FIELD_KINDS.get(name) == "schema" and is_followed and has_pattern(name, value):
+            raise _refused(
+                f"{name} must have no regular expression and no grammar on this server. Leave it "
+                "out, or use a schema without patterns."
+            )
 
 
 def _check_prompt(name: str, value: object, limits: LimitsConfig) -> None:
