@@ -182,16 +182,14 @@ def test_two_lengths_or_a_smuggled_request_do_not_reach_the_engine(guarded):
 
 
 def test_headers_without_an_end_are_cut_off(guarded):
+    flood = (b"a: " + b"b" * 995 + b"\r\n") * 20_000  # more than the buffers between us hold
     for base in (guarded.url, guarded.observed):
         host, port = base.removeprefix("http://").split(":")
-        answer = b""
         with socket.create_connection((host, int(port)), timeout=30) as connection:
-            with contextlib.suppress(ConnectionError):
-                connection.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n")
-                for _ in range(70):  # of 1 kB each: more than 64 KiB
-                    connection.sendall(b"a: " + b"b" * 995 + b"\r\n")
-                answer = connection.recv(4096)
-        assert answer.startswith(b"HTTP/1.1 400 ")
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+            with pytest.raises(ConnectionError):
+                connection.sendall(flood)
+        assert guarded.ask("GET", "/health", base=base).status_code == 200
 
 
 def test_cors_is_off(guarded):
