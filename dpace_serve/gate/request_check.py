@@ -9,6 +9,7 @@ from typing import Any
 from dpace_serve.gate.patterns import follows_tools, has_pattern
 from dpace_serve.gate.refusal import RequestError
 from dpace_serve.gate.request_fields import FIELD_KINDS, FieldKind
+from dpace_serve.gate.request_shapes import ShapeError, require_shapes
 from dpace_serve.gate.request_values import is_prompt, is_text_part, num_values
 from dpace_serve.gate_config import LimitsConfig
 
@@ -17,6 +18,10 @@ ID_PATTERN = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 _LONGEST_SHOWN = 10**15
 _COUNTED_BY_THEMSELVES: tuple[FieldKind, ...] = ("prompt", "schema", "tokens")
+_HALF_RANGE = 2**63
+_SURROGATES = frozenset(map(chr, range(0xD800, 0xE000)))
+_UNUSUAL = re.compile(r"[0-9]{19}|\\u[dD][89a-fA-F]")
+"""Only a body with this can have numbers beyond 64 bits or lone surrogates; most have none."""
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -27,7 +32,10 @@ def parse(body: bytes) -> dict[str, Any]:
     """
     try:
         # Not from the bytes: that would also try UTF-16 and UTF-32.
-        values = json.loads(body.decode("utf-8"))
+        text = body.decode("utf-8")
+        values = json.loads(text)
+        if _UNUSUAL.search(text):
+            _require_sendable(values)
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict):
@@ -37,6 +45,30 @@ def parse(body: bytes) -> dict[str, Any]:
             "the body must be a JSON object in UTF-8, not nested too deeply. Correct it.",
         )
     return values
+
+
+def _require_sendable(values: object) -> None:
+    """Check that an engine can send all of it to its own processes.
+
+    vLLM answers 500 to a whole number beyond 64 bits and to half a surrogate pair, which neither
+    msgpack nor UTF-8 can write.
+
+    Raises:
+        RequestError: If it cannot.
+    """
+    open_values = [values]
+    while open_values:  # not by calls: it may be nested as deeply as the parser allows
+        item = open_values.pop()
+        if isinstance(item, dict):
+            open_values.extend(item)
+            open_values.extend(item.values())
+        elif isinstance(item, list):
+            open_values.extend(item)
+        elif isinstance(item, str):
+            if any(character in _SURROGATES for character in item):
+                raise _refused("text must be Unicode without lone surrogates. Correct it.")
+        elif isinstance(item, int) and not -_HALF_RANGE <= item < _HALF_RANGE:
+            raise _refused("whole numbers must lie within 64 bits, with a sign. Correct it.")
 
 
 def check_id(text: object) -> None:
@@ -66,12 +98,16 @@ def check(values: dict[str, Any], limits: LimitsConfig) -> int:
         RequestError: If it asks for what it may not, or too much.
     """
     _check_values(values, limits)
+    try:
+        require_shapes(values)
+    except ShapeError as error:
+        raise _refused(str(error)) from None
     schema_characters, num_choices = 0, 1
     for name, value in _fields(values):
         kind = FIELD_KINDS.get(name)
         if kind is None or value is None:
             continue
-        if kind in _CLOSED and not _CLOSED[kind](limits):
+        if is_closed(kind, limits):
             raise _refused(f"{name} is not open on this server. Leave it out.")
         if kind == "schema":
             schema_characters += len(json.dumps(value))
@@ -84,6 +120,11 @@ def check(values: dict[str, Any], limits: LimitsConfig) -> int:
     _at_most(schema_characters, limits.max_schema_kilobytes * 1000, "schemas, grammars and tools")
     _check_patterns(values, limits)
     return num_prompts(values) * num_choices
+
+
+def is_closed(kind: FieldKind, limits: LimitsConfig) -> bool:
+    """Whether fields of a kind are refused on this server."""
+    return kind in _CLOSED and not _CLOSED[kind](limits)
 
 
 def num_prompts(values: dict[str, Any]) -> int:

@@ -1,6 +1,6 @@
 """Which routes are open, and to whom; every other one is not there."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import ItemsView, Iterable, Mapping
 from typing import Literal
 
 from starlette._utils import get_route_path
@@ -86,6 +86,14 @@ class RouteTable:
     def methods(self, path: str) -> Mapping[str, Access]:
         """The open methods of a path and who may call them; empty where it is not open."""
         return self._access.get(path, {})
+
+    def items(self) -> ItemsView[str, dict[str, Access]]:
+        """Each open path with its methods."""
+        return self._access.items()
+
+    def main_paths(self) -> list[str]:
+        """The open paths that are not on the listener for observation alone, where there is one."""
+        return [path for path in self._access if path != METRICS_PATH]
 
     def _open(self, route: str, access: Access) -> None:
         method, _, path = route.partition(" ")

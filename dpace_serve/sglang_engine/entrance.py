@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from dpace_serve.gate import stack
+from dpace_serve.gate import api_document, stack
 from dpace_serve.gate.draining import Drain
 from dpace_serve.metrics.refusals import RefusalCount
 from dpace_serve.serve_config import ServeConfig
@@ -30,7 +30,8 @@ def put_front(
         api_keys: Keys that open what reads.
         admin_key: Key that opens what changes the drafter; none keeps it shut.
     """
-    _put_outside(app, _fronted(recording.registry, recording, api_keys, admin_key))
+    ours = _our_routes(recording, api_keys, admin_key)
+    _put_outside(app, _fronted(ours, recording.registry))
 
 
 def put_gate(
@@ -53,7 +54,9 @@ def put_gate(
     """
     registry = CollectorRegistry() if recording is None else recording.registry
     count = RefusalCount(registry)
-    front = _fronted(registry, recording, keys.api, keys.admin)
+    ours = _our_routes(recording, keys.api, keys.admin)
+    api_document.attach(ours, app, config, keys)
+    front = _fronted(ours, registry)
 
     def gated(engine: ASGIApp) -> ASGIApp:
         behind = front(engine)
@@ -65,17 +68,18 @@ def put_gate(
     app.user_middleware[:] = [one for one in app.user_middleware if one.cls is not opened_to_pages]
 
 
-def _fronted(
-    registry: CollectorRegistry,
-    recording: Recording | None,
-    api_keys: Iterable[str],
-    admin_key: str | None,
-) -> Callable[[ASGIApp], ASGIApp]:
+def _our_routes(
+    recording: Recording | None, api_keys: Iterable[str], admin_key: str | None
+) -> FastAPI:
     ours = FastAPI(openapi_url=None)
     routes.attach(ours, api_keys, admin_key)
     ours.state.dpace = recording and recording.book
     ours.state.dpace_operations = recording and recording.operations
     ours.state.dpace_comparisons = recording and recording.comparisons
+    return ours
+
+
+def _fronted(ours: FastAPI, registry: CollectorRegistry) -> Callable[[ASGIApp], ASGIApp]:
     page = metrics_page(registry)
     return lambda engine: Front(WorkloadHeader(engine), ours, page)
 

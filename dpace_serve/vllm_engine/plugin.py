@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from starlette.datastructures import State
     from vllm.engine.protocol import EngineClient
 
-    from dpace_serve.gate.refusal import CountRefusal
     from dpace_serve.serve_config import ServeConfig
     from dpace_serve.vllm_engine.recording import Recording
 
@@ -89,9 +88,9 @@ class AcceptanceEndpoint:
         Raises:
             ConfigError: If the admin key cannot be used.
         """
-        from dpace_serve.gate import stack
+        from dpace_serve.gate import api_document, stack
         from dpace_serve.live.admin_key import read_admin_key
-        from dpace_serve.vllm_engine import graceful_stop
+        from dpace_serve.vllm_engine import graceful_stop, recording
         from dpace_serve.vllm_engine.api_keys import api_keys
         from dpace_serve.web import routes
         from dpace_serve.web.workload_header import WorkloadHeader
@@ -104,7 +103,8 @@ class AcceptanceEndpoint:
         else:
             keys = stack.server_keys(config, api_keys(args), os.environ)
             routes.attach(app, keys.api, keys.admin)
-            app.state.dpace_drain = stack.install(app, config, keys, _refusal_count())
+            api_document.attach(app, app, config, keys)
+            app.state.dpace_drain = stack.install(app, config, keys, recording.refusal_count())
         graceful_stop.call_after_answers(app, _close_recording)
 
     async def init_state(
@@ -121,7 +121,9 @@ class AcceptanceEndpoint:
         Raises:
             EngineError: If the general plugin did not load, so that the engine is not ours.
         """
-        from vllm.exceptions import VLLMServerError
+        from vllm.exceptions import VLLMServerError, VLLMValidationError
+
+        from dpace_serve.vllm_engine import unsatisfied_grammar
 
         if engine_client is not None and not is_registered():
             raise EngineError(
@@ -131,6 +133,9 @@ class AcceptanceEndpoint:
         config = getattr(args, "dpace_config", None)
         watch = getattr(args, "dpace_watch", None)
         record_until_the_end(engine_client, state, config, (VLLMServerError,))
+        if engine_client is not None and config is not None:
+            refusing = unsatisfied_grammar.refusing(engine_client.generate, VLLMValidationError)
+            vars(engine_client)["generate"] = refusing
         drain_first(engine_client, state, config)
         # Last, so that it looks first: Ctrl-C ends the engine too, while shadows are still fetched.
         if engine_client is not None and watch is not None:
@@ -162,14 +167,6 @@ def record_until_the_end(
     state.dpace = None if recorded is None else recorded.recorder
     state.dpace_operations = None if recorded is None else recorded.operations
     state.dpace_comparisons = None if recorded is None else recorded.comparisons
-
-
-def _refusal_count() -> "CountRefusal":
-    from prometheus_client import REGISTRY
-
-    from dpace_serve.metrics.refusals import RefusalCount
-
-    return RefusalCount(REGISTRY)
 
 
 def drain_first(

@@ -4,10 +4,16 @@ import argparse
 import inspect
 
 import pytest
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
+from dpace_serve.gate import api_document
 from dpace_serve.gate.request_fields import FIELD_KINDS
 from dpace_serve.gate.route_table import CHANGING_THE_TARGET, OPEN_ROUTES, RouteTable
+from dpace_serve.gate.stack import ServerKeys
+from dpace_serve.gate_config import LimitsConfig
+from dpace_serve.serve_config import ServeConfig
+from dpace_serve.web import routes
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -66,6 +72,35 @@ def test_vllm_0_32_weight_routes_can_never_be_opened(application):
     reading = {path for path in writing if "GET" in methods_of(application, path)}
     assert writing
     assert writing - reading <= CHANGING_THE_TARGET
+
+
+def test_vllm_0_32_describes_every_open_route_and_our_document_has_no_other(application):
+    ours = FastAPI()
+    routes.attach(ours, (), None)
+    config = ServeConfig(target="t", open_routes=("POST /tokenize",))
+    document = api_document.build(ours, application, config, ServerKeys(("key",), None, None))
+    found = {
+        f"{method.upper()} {path}"
+        for path, methods in document["paths"].items()
+        for method in methods
+        if not path.startswith("/dpace")
+    }
+    assert found == {*OPEN_ROUTES, "POST /tokenize"}
+    described = application.openapi()["paths"]
+    assert {route.split()[1] for route in found} <= set(described)
+    schemas = document["components"]["schemas"]
+    for name in ("CompletionRequest", "ChatCompletionRequest"):
+        fields = set(schemas[name]["properties"])
+        assert {"n", "temperature", "max_tokens"} <= fields
+        assert not fields & {"chat_template", "priority", "kv_transfer_params", "prompt_embeds"}
+        field = schemas[name]["properties"]["n"]
+        [whole] = [one for one in field.get("anyOf", [field]) if one["type"] == "integer"]
+        assert whole["maximum"] == LimitsConfig().max_choices
+    # What is bounded is our own copy.
+    assert (
+        "chat_template"
+        in application.openapi()["components"]["schemas"]["ChatCompletionRequest"]["properties"]
+    )
 
 
 def methods_of(application, path):

@@ -47,6 +47,7 @@ def make_app(engine, tmp_path):
             drafter=bundle.drafter_folder("dpace"),
             acceptance_log=AcceptanceLogConfig(path=tmp_path / "log.jsonl"),
             shutdown_timeout_seconds=shutdown_timeout_seconds,
+            open_routes=("GET /answer", "GET /flood"),
         )
         app = FastAPI(lifespan=lifespan)
         app.state.args = SimpleNamespace(dpace_config=config, api_key=None)

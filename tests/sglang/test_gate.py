@@ -142,3 +142,12 @@ def test_the_log_has_no_key_and_sglang_tells_none(served):
     for key in (API_KEY, ADMIN_KEY, METRICS_KEY):
         assert key not in log
         assert key not in told
+
+
+def test_its_document_names_what_is_open_and_nothing_of_the_engine_beside_it(served):
+    document = served.client.get("/dpace/openapi.json").json()
+    assert {"/v1/completions", "/v1/chat/completions", "/dpace/acceptance"} <= set(
+        document["paths"]
+    )
+    closed = {path for _, path in CLOSED}
+    assert not closed & set(document["paths"])

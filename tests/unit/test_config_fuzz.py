@@ -187,3 +187,10 @@ def test_a_credential_that_became_a_key_is_not_quoted(tmp_path, content):
     with pytest.raises(ConfigError) as caught:
         load_config(ServeConfig, path, [])
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("recipe", ["[dpace]", "{dpace: 1}", "[[]]"])
+def test_a_recipe_that_is_no_name_is_refused_by_its_own_check(recipe):
+    valid = Path("training/configs/demo-dpace.yaml")
+    with pytest.raises(ConfigError, match=r"loss\.recipe: Input should be"):
+        load_config(TrainConfig, valid, [f"loss.recipe={recipe}"])

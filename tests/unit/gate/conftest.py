@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI, Request
 
-from dpace_serve.gate import stack
+from dpace_serve.gate import api_document, stack
 from dpace_serve.gate_config import LimitsConfig
 from dpace_serve.serve_config import ServeConfig
 from dpace_serve.web import routes
@@ -41,9 +41,12 @@ class Gated:
         self.app = FastAPI(root_path=root_path)
         self.app.state.dpace = None
         routes.attach(self.app, keys.api, keys.admin)
+        api_document.attach(self.app, self.app, config, keys)
         stack.install(self.app, config, keys, self.refused.append)
 
-        @self.app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE", "OPTIONS"])
+        every = ["GET", "POST", "PUT", "DELETE", "OPTIONS"]
+
+        @self.app.api_route("/{path:path}", methods=every, include_in_schema=False)
         async def reached(path: str, request: Request):
             self.reached.append((request.method, request.scope["path"], await request.body()))
             self.headers.append(dict(request.headers))

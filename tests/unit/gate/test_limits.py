@@ -20,8 +20,10 @@ LIMITS = LimitsConfig(
     max_listed_tokens=3,
     max_logprobs=4,
     max_schema_kilobytes=1,
+    allow_grammars=True,
 )
 LONG = {"type": "object", "description": "x" * 1000}
+CHOICE = {"type": "function", "function": {"name": "a"}}
 NESTED = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}
 
 
@@ -44,6 +46,9 @@ def says(values, limits=LIMITS):
         {"messages": [{"role": "user", "content": "x" * 90}]}, {"allowed_token_ids": [1, 2, 3]},
         {"messages": [{"content": [{"type": "text", "text": "hi"}, {"type": "refusal"}]}]},
         {"response_format": {"type": "json_object"}}, {"request_id": "chat-1.a:b/c+d=_"},
+        {"tool_choice": CHOICE, "tools": [{"type": "function", "function": {"name": "b"}}]},
+        {"tool_choice": CHOICE}, {"tool_choice": "auto", "tools": [{"name": "of another API"}]},
+        {"structured_outputs": None}, {"structured_outputs": {"regex": "a"}},
         {"unknown": "x" * 5000}, {"chat_template": None}, {"temperature": 3}, {"stream": True},
     ],
 )  # fmt: skip
@@ -117,6 +122,17 @@ def test_what_lies_within_the_limits_is_let_through(values):
         ({"rid": "0"}, "rid is not open on this server"),  # of all whose ids begin so
         ({"return_sampling_mask": True}, "return_sampling_mask is not open"),
         ({"session_id": ""}, "a request's id must be"),
+        # vLLM 0.32 answers 500: it looks into these before it has checked what they are.
+        ({"structured_outputs": 1.5}, "structured_outputs must be an object"),
+        ({"structured_outputs": "a"}, "structured_outputs must be an object"),
+        ({"structured_outputs": []}, "structured_outputs must be an object"),
+        ({"response_format": "json"}, "response_format must be an object"),
+        ({"stream_options": []}, "stream_options must be an object"),
+        ({"tool_choice": CHOICE, "tools": [{}]}, "each of tools must have a function with a name"),
+        ({"tool_choice": CHOICE, "tools": [{"function": {}}]}, "each of tools must have"),
+        ({"tool_choice": CHOICE, "tools": [{"function": "a"}]}, "each of tools must have"),
+        ({"tool_choice": CHOICE, "tools": [1]}, "each of tools must have"),
+        ({"tool_choice": CHOICE, "tools": {}}, "each of tools must have"),
     ],
 )  # fmt: skip
 def test_what_lies_beyond_is_refused_with_its_bound(values, words):
@@ -199,6 +215,44 @@ def test_answers_are_prompts_times_choices(values, answers):
 def test_a_body_that_is_no_object_is_refused_before_an_engine_guesses(body):
     with pytest.raises(RequestError, match="must be a JSON object in UTF-8"):
         parse(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        # What vLLM 0.32 answered 500 to: msgpack has no such number, UTF-8 no half of a character.
+        b'{"top_k": 1000000000000000000000000000000}',
+        b'{"stream_interval": 9223372036854775808}',
+        b'{"seed": -9223372036854775809}',
+        b'{"vllm_xargs": {"a": [18446744073709551616]}}',
+        b'{"stop": ["\\ud800"]}',
+        b'{"bad_words": ["a\\uDFFF"]}',
+        b'{"stop": ["\\ude00\\ud83d"]}',
+        b'{"vllm_xargs": {"dpace_workload": "\\ud800"}}',
+        b'{"vllm_xargs": {"\\ud800": "a"}}',
+        b'{"\\udbff": 1}',
+    ],
+)
+def test_what_an_engine_cannot_send_to_its_own_processes_is_refused(body):
+    with pytest.raises(RequestError, match=r"64 bits|surrogates") as caught:
+        parse(body)
+    assert (caught.value.status, caught.value.reason) == (400, "request")
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        (b'{"a": 9223372036854775807}', 2**63 - 1),
+        (b'{"a": -9223372036854775808}', -(2**63)),
+        (b'{"a": "10000000000000000000000"}', "10000000000000000000000"),
+        (b'{"a": 10000000000000000000000.5}', 1e22),
+        (b'{"a": "\\ud83d\\ude00"}', "😀"),
+        (b'{"a": "\\\\ud800"}', "\\ud800"),
+        ('{"a": "\U0001f600"}'.encode(), "😀"),
+    ],
+)
+def test_what_only_looks_like_it_is_let_through(body, value):
+    assert parse(body) == {"a": value}
 
 
 def test_text_that_is_nested_deeply_is_counted_without_calls():

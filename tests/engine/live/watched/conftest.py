@@ -22,6 +22,7 @@ import yaml
 
 from dpace_serve.demo import bundle
 from dpace_serve.drafter import checkpoint
+from tests.engine.conftest import API_KEY
 from tests.engine.live.watched.watched_server import NUM_DRAFT_TOKENS, STEP_MS, Watched
 
 SHIPPED = Path(__file__).parents[4] / "deploy" / "prometheus"
@@ -102,6 +103,7 @@ def _prometheus(folder: Path, target: str) -> Iterator[httpx2.Client]:
     config = yaml.safe_load((SHIPPED / "prometheus.yml").read_text(encoding="utf-8"))
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["scrape_configs"][0]["static_configs"][0]["targets"] = [target]
+    config["scrape_configs"][0]["authorization"] = {"type": "Bearer", "credentials": API_KEY}
     (folder / "rules").mkdir()
     for file in (SHIPPED / "rules").glob("*.yml"):
         rules = yaml.safe_load(file.read_text(encoding="utf-8"))
