@@ -39,6 +39,9 @@ class LimitsConfig(Config):
     max_prompt_characters: Annotated[int, Field(ge=1)] = 1_000_000
     """Characters of all prompts or messages of a request; a token id counts as one. What is longer
     is refused before it is cut into tokens."""
+    max_values: Annotated[int, Field(ge=1)] = 10_000
+    """JSON values of a request beside its prompts, grammars, schemas and tools: each message, part,
+    name and number is one. An engine lists everything that is wrong with each."""
     max_prompts: Annotated[int, Field(ge=1)] = 16
     """Prompts of one request."""
     max_output_tokens: Annotated[int, Field(ge=1)] = 32_768
@@ -56,6 +59,9 @@ class LimitsConfig(Config):
     """Log-probabilities for each token."""
     max_schema_kilobytes: Annotated[int, Field(ge=1)] = 64
     """Size of all grammars and schemas of a request, tools included, in 10^3 bytes."""
+    allow_grammars: bool = False
+    """Let a request bring regular expressions or grammars that its answer must follow, also as
+    patterns in a schema: some of thirty characters stop the engine for everyone, for minutes."""
     allow_templates: bool = False
     """Let a request bring its own chat template, which is code, or arguments for the server's."""
     allow_media: bool = False

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dpace_serve.gate.http_protocol import http_protocol
 from dpace_serve.gate.tls import uvicorn_tls
 from dpace_serve.gate_config import ObservationConfig, TlsConfig
 
@@ -76,6 +77,7 @@ class Observation:
         return uvicorn.Config(
             self._mark,
             interface="asgi3",  # a bound method would be taken for another
+            http=http_protocol(),
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any
 
+from dpace_serve.gate.patterns import follows_tools, has_pattern
 from dpace_serve.gate.refusal import RequestError
 from dpace_serve.gate.request_fields import FIELD_KINDS, FieldKind
 from dpace_serve.gate.request_shapes import ShapeError, require_shapes
+from dpace_serve.gate.request_values import is_prompt, is_text_part, num_values
 from dpace_serve.gate_config import LimitsConfig
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 """What a client may call its request: it is written to logs and records."""
 
-TEXT_PARTS = ("text", "input_text", "output_text", "refusal", "thinking", "reasoning")
-"""Types of the parts of a message that are text."""
-
 _LONGEST_SHOWN = 10**15
+_COUNTED_BY_THEMSELVES: tuple[FieldKind, ...] = ("prompt", "schema", "tokens")
 _HALF_RANGE = 2**63
 _SURROGATES = frozenset(map(chr, range(0xD800, 0xE000)))
 _UNUSUAL = re.compile(r"[0-9]{19}|\\u[dD][89a-fA-F]")
@@ -97,6 +97,7 @@ def check(values: dict[str, Any], limits: LimitsConfig) -> int:
     Raises:
         RequestError: If it asks for what it may not, or too much.
     """
+    _check_values(values, limits)
     try:
         require_shapes(values)
     except ShapeError as error:
@@ -117,6 +118,7 @@ def check(values: dict[str, Any], limits: LimitsConfig) -> int:
         elif kind == "messages":
             schema_characters += sum(len(json.dumps(tools)) for tools in _tools(value))
     _at_most(schema_characters, limits.max_schema_kilobytes * 1000, "schemas, grammars and tools")
+    _check_patterns(values, limits)
     return num_prompts(values) * num_choices
 
 
@@ -146,9 +148,35 @@ def _fields(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
                 yield from parameters.items()
 
 
+def _check_values(values: dict[str, Any], limits: LimitsConfig) -> None:
+    counted = [
+        value
+        for name, value in values.items()
+        if FIELD_KINDS.get(name) not in _COUNTED_BY_THEMSELVES
+    ]
+    _at_most(num_values(counted), limits.max_values, "values in the body")
+
+
+def _check_patterns(values: dict[str, Any], limits: LimitsConfig) -> None:
+    """Sizes come first: this looks into all of it."""
+    if limits.allow_grammars:
+        return
+    must_follow_tools = follows_tools(values)
+    tools = [("tools", one) for one in _tools(values.get("messages"))] if must_follow_tools else []
+    for name, value in (*_fields(values), *tools):
+        is_followed = name != "tools" or must_follow_tools
+        if FIELD_KINDS.get(name) == "schema" and is_followed and has_pattern(name, value):
+            raise _refused(
+                f"{name} must have no regular expression and no grammar on this server. Leave it "
+                "out, or use a schema without patterns."
+            )
+
+
 def _check_prompt(name: str, value: object, limits: LimitsConfig) -> None:
     _at_most(num_prompts({"prompt": value}), limits.max_prompts, f"prompts in {name}")
     _at_most(_num_characters(value), limits.max_prompt_characters, f"characters in {name}")
+    if not is_prompt(value):
+        raise _refused(f"{name} must be text, token ids, or a list of such. Correct it.")
 
 
 def _check_messages(name: str, value: object, limits: LimitsConfig) -> None:
@@ -156,7 +184,7 @@ def _check_messages(name: str, value: object, limits: LimitsConfig) -> None:
     if limits.allow_media:
         return
     for part in _parts(value):
-        if isinstance(part, dict) and part.get("type") not in TEXT_PARTS:
+        if isinstance(part, dict) and not is_text_part(part):
             raise _refused("messages must be text on this server. Leave media out.")
 
 
@@ -186,8 +214,16 @@ def _check_stops(name: str, value: object, limits: LimitsConfig) -> None:
 
 def _check_tokens(name: str, value: object, limits: LimitsConfig) -> None:
     lists = value if isinstance(value, list) else [value]  # or one list for each prompt
-    number = sum(len(item) if isinstance(item, (dict, list)) else 1 for item in lists)
+    # An empty list names none, but an engine complains of each.
+    number = max(
+        len(lists), sum(len(item) if isinstance(item, (dict, list)) else 1 for item in lists)
+    )
     _at_most(number, limits.max_listed_tokens, f"tokens in {name}")
+
+
+def _check_repetition(name: str, value: object, limits: LimitsConfig) -> None:
+    for key, number in value.items() if isinstance(value, dict) else ():
+        _at_most(_whole(f"{name}.{key}", number), limits.max_listed_tokens, f"{name}.{key}")
 
 
 def _check_id(_name: str, value: object, _limits: LimitsConfig) -> None:
@@ -202,6 +238,7 @@ _CHECKS: dict[FieldKind, Callable[[str, object, LimitsConfig], None]] = {
     "logprobs": _check_logprobs,
     "stops": _check_stops,
     "tokens": _check_tokens,
+    "repetition": _check_repetition,
     "id": _check_id,
 }
 

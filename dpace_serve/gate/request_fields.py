@@ -9,13 +9,14 @@ from typing import Literal
 
 FieldKind = Literal[
     "harmless", "prompt", "messages", "embeds", "choices", "length", "stops", "logprobs", "tokens",
-    "schema", "template", "media", "id", "internal",
+    "schema", "repetition", "template", "media", "id", "internal",
 ]  # fmt: skip
 """harmless: bounded by the size of the body; prompt, messages: text, of bounded length; embeds:
 tensors; choices: number of answers; length: number of tokens; stops: strings or tokens looked for
 at every step; logprobs: number for each token; tokens: a list of tokens; schema: compiled to a
-grammar; template: code that is run, and what is given to it; media: fetched and decoded; id: a name
-in logs; internal: between engines, read by nobody but their operators, or a way to harm the others.
+grammar; repetition: patterns looked for at every step; template: code that is run, and what is
+given to it; media: fetched and decoded; id: a name in logs; internal: between engines, read by
+nobody but their operators, or a way to harm the others.
 
 SGLang ends every request whose `rid` begins with that of one whose client has left, searches for a
 `stop_regex` between the steps, where a pattern that backtracks stops them all, and has thousands of
@@ -46,6 +47,7 @@ FIELD_KINDS: Mapping[str, FieldKind] = _kinds(
         "response_format structured_outputs tools regex ebnf json_schema structural_tag "
         "ebnf_full_assistant"
     ),
+    repetition="repetition_detection",
     template="chat_template chat_template_kwargs documents",
     media=(
         "mm_payload media_io_kwargs mm_processor_kwargs return_mm_kwargs images_config "
@@ -69,7 +71,7 @@ FIELD_KINDS: Mapping[str, FieldKind] = _kinds(
         "custom_params echo extra_key frequency_penalty ignore_eos include_reasoning "
         "include_stop_str_in_output length_penalty logprob_start_len min_p modalities model "
         "no_stop_trim parallel_tool_calls presence_penalty reasoning reasoning_effort "
-        "repetition_detection repetition_penalty require_reasoning return_bytes "
+        "repetition_penalty require_reasoning return_bytes "
         "return_cached_tokens_details return_entropy return_flat_raw_output_top_logprobs "
         "return_flat_raw_top_logprobs return_flat_raw_top_logprobs_b64 return_input_ids_in_sglext "
         "return_logprob return_meta_info return_output_ids_in_sglext return_prompt_text "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from dpace_serve.drafter import checkpoint
 from dpace_serve.errors import CheckpointError, ConfigError, DpaceError, EngineError
-from dpace_serve.gate import stack, tls
+from dpace_serve.gate import http_protocol, stack, tls
 from dpace_serve.serve_config import ServeConfig
 from dpace_serve.sglang_engine import plugin, start_checks
 
@@ -216,6 +216,7 @@ def _run(server_args: "ServerArgs", config: ServeConfig, keys: stack.ServerKeys)
     from dpace_serve.sglang_engine.hooks import all_hooks
 
     application.set_configuration(config, keys)
+    http_protocol.use_everywhere()
     load_plugins()
     missing = hooking.not_applied(all_hooks())
     if missing:  # without it there would be nobody to see that the others are missing

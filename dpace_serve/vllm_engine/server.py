@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from dpace_serve.errors import ConfigError, EngineError
 from dpace_serve.gate import stack, tls
+from dpace_serve.gate.http_protocol import http_protocol
 from dpace_serve.live.admin_key import read_admin_key
 from dpace_serve.serve_config import ServeConfig
 from dpace_serve.vllm_engine import block_schedule, model_runner, plugin, start_checks
@@ -277,7 +278,9 @@ def _run(args: Namespace) -> None:
     plugin.register()
     watch = args.dpace_watch = EngineWatch()
     try:
-        uvloop.run(run_server(args, timeout_graceful_shutdown=CONNECTION_SECONDS))
+        uvloop.run(
+            run_server(args, http=http_protocol(), timeout_graceful_shutdown=CONNECTION_SECONDS)
+        )
     except KeyboardInterrupt:
         logger.info("stopped before the server was ready")
     except Exception as error:

@@ -181,6 +181,17 @@ def test_two_lengths_or_a_smuggled_request_do_not_reach_the_engine(guarded):
     assert b'"id":"tiny"' not in answer
 
 
+def test_headers_without_an_end_are_cut_off(guarded):
+    flood = (b"a: " + b"b" * 995 + b"\r\n") * 20_000  # more than the buffers between us hold
+    for base in (guarded.url, guarded.observed):
+        host, port = base.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+            with pytest.raises(ConnectionError):
+                connection.sendall(flood)
+        assert guarded.ask("GET", "/health", base=base).status_code == 200
+
+
 def test_cors_is_off(guarded):
     headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
     for method, path in (("OPTIONS", "/v1/completions"), ("GET", "/health")):
@@ -202,6 +213,8 @@ def test_cors_is_off(guarded):
         ({"prompt": ["a"] * 17}, "prompts in prompt must be at most 16"),
         ({"prompt_embeds": "AAAA"}, "prompt_embeds is not open"),
         ({"kv_transfer_params": {}}, "kv_transfer_params is not open"),
+        ({"structured_outputs": {"regex": "(a+)+"}}, "structured_outputs must have no regular"),
+        ({"prompt": [[{}, {}]]}, "prompt must be text, token ids"),
     ],
 )
 def test_limits_hold(guarded, values, words):
@@ -216,6 +229,9 @@ def test_images_are_refused_before_they_are_fetched_cve_2026_22773(guarded):
         port = listener.getsockname()[1]
         image = {"type": "image_url", "image_url": {"url": f"http://127.0.0.1:{port}/x.png"}}
         body = {"model": "tiny", "messages": [{"role": "user", "content": [image]}]}
+        response = guarded.ask("POST", "/v1/chat/completions", API, json=body)
+        assert response.json()["error"]["message"].startswith("messages must be text")
+        image |= {"type": "text", "text": "a", "uuid": "u"}  # for vLLM an image all the same
         response = guarded.ask("POST", "/v1/chat/completions", API, json=body)
         assert response.json()["error"]["message"].startswith("messages must be text")
         with pytest.raises(TimeoutError):

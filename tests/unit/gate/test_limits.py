@@ -20,6 +20,7 @@ LIMITS = LimitsConfig(
     max_listed_tokens=3,
     max_logprobs=4,
     max_schema_kilobytes=1,
+    allow_grammars=True,
 )
 LONG = {"type": "object", "description": "x" * 1000}
 CHOICE = {"type": "function", "function": {"name": "a"}}
