@@ -65,7 +65,7 @@ def test_every_kind_of_request_is_joined_with_its_own_records(live, texts, follo
     answers = [
         live.ask(COMPLETIONS, prompt=texts[1], max_tokens=30),
         live.ask(CHAT, messages=chat, max_tokens=20),
-        live.ask(CHAT, request_id="x" * 200, messages=chat, max_tokens=10),
+        live.ask(CHAT, request_id="x" * 128, messages=chat, max_tokens=10),
     ]
     with live.stream(CHAT, request_id=live.new_id(), messages=chat, max_tokens=25) as chunks:
         answers.append(list(chunks)[-1])
