@@ -12,8 +12,10 @@ _USERINFO = re.compile(r"""([a-z][\w+.-]*://)[^\s'"]*@""", re.IGNORECASE)
 _WORD_WITH_AT = re.compile(r"""[^\s'"@]*@[^\s'"]*""")
 _COLON = re.compile(r"(?<=[^/]):(?!//)")
 _QUERY = re.compile(r"""(?<=\?)[^\s'"]+=[^\s'"]*""")
+# The last three are words of sentences too: there a value needs more than a space before it.
 _NAMED = re.compile(
-    r"""((?:api[-_]?key|password|secret|salt|hf[-_]?token|bearer)['"]?[\s:=,]+['"]?)[^\s'",)\]}]+""",
+    r"""((?:(?:api[-_]?key|hf[-_]?token|bearer)['"]?[\s:=,]|(?:password|secret|salt)['"]?\s*[:=,])"""
+    r"""[\s:=,]*['"]?)[^\s'",)\]}]+""",
     re.IGNORECASE,
 )
 

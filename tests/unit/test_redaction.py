@@ -18,6 +18,8 @@ from dpace_serve.redaction import without_credentials
         ("--api-key=sk-1 --eager", "--api-key=*** --eager"),
         ("{'password': 'pw', 'a': 1}", "{'password': '***', 'a': 1}"),
         ("Authorization: Bearer sk-1", "Authorization: Bearer ***"),
+        ("--api-key sk-1, password = pw, secret:pw", "--api-key ***, password = ***, secret:***"),
+        ("must hold no password and no query", "must hold no password and no query"),
         ("{'draw_salt': 's3', 'a': 1}", "{'draw_salt': '***', 'a': 1}"),
         ("a//me:x:y@b@host:1", "a//***@host:1"),
     ],

@@ -98,7 +98,7 @@ def test_every_measuring_command_takes_the_device_that_there_is(
 
     def see(*args, **kwargs):
         found.append(kwargs.get("device", args[-1]))
-        raise SeenError
+        raise SeenError("seen")
 
     monkeypatch.setattr(dpace_training.device, "available_device", lambda: torch.device("meta"))
     monkeypatch.setattr(compare, "compare_drafters", see)
