@@ -32,7 +32,6 @@ CHANGING_THE_TARGET = frozenset({
     "/destroy_weights_update_group",
     "/end_weight_update",
     "/finish_weight_update",
-    "/get_weights_by_name",
     "/init_weight_transfer_engine",
     "/init_weights_update_group",
     "/shutdown_weight_transfer_engine",
