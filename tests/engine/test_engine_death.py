@@ -24,7 +24,7 @@ def run_with(monkeypatch):
         )
         engine.shutdown = lambda timeout=None: setattr(engine, "errored", True)
 
-        async def run_server(args):
+        async def run_server(args, **settings):
             await plugin.AcceptanceEndpoint().init_state(engine, SimpleNamespace(), args)
             await asyncio.sleep(0)
             engine.errored = is_dead
