@@ -1,6 +1,5 @@
 """What the gate relies on in vLLM 0.32's HTTP application, and what it keeps shut there."""
 
-import argparse
 import inspect
 
 import pytest
@@ -14,6 +13,7 @@ from dpace_serve.gate.stack import ServerKeys
 from dpace_serve.gate_config import LimitsConfig
 from dpace_serve.serve_config import ServeConfig
 from dpace_serve.web import routes
+from tests.vllm_application import build_vllm_application
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -23,15 +23,9 @@ FLAT_ALIASES = {"alias", "validation_alias", "serialization_alias"}
 @pytest.fixture(scope="module")
 def application():
     """vLLM's application as its server builds it in development mode, where most routes are."""
-    from vllm.entrypoints.launchers.app import build_app
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_SERVER_DEV_MODE", "1")
-        args = make_arg_parser(FlexibleArgumentParser()).parse_args([])
-        assert isinstance(args, argparse.Namespace)
-        return build_app(args, ("generate",))
+        return build_vllm_application()
 
 
 def test_vllm_0_32_requests_have_no_field_that_the_gate_does_not_know():

@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from dpace_serve.demo import bundle
+from tests.vllm_application import build_vllm_application
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -115,11 +116,7 @@ def test_every_other_route_that_the_engine_has_is_shut(guarded, key):
 
 
 def engine_paths():
-    from vllm.entrypoints.launchers.app import build_app
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
-
-    app = build_app(make_arg_parser(FlexibleArgumentParser()).parse_args([]), ("generate",))
+    app = build_vllm_application()
     open_paths = {"/health", "/metrics", "/version", "/v1/models", "/v1/completions"}
     open_paths.add("/v1/chat/completions")
     paths = {route.path for route in app.routes if "{" not in route.path}
