@@ -193,6 +193,7 @@ def _open_server(serve, options, engine) -> Iterator[Served]:
         "--set", f"served_model_name={SERVED_NAME}",
         "--set", "shutdown_timeout_seconds=120",
         "--set", "limits.allow_grammars=true",  # of which a few tests make short drafts
+        "--set", "open_routes=[POST /generative_scoring]",
         *options,
         "--", "--max-model-len", "512", "--max-num-seqs", "8", "--api-key", API_KEY, *engine,
     ]  # fmt: skip
