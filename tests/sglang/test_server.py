@@ -18,7 +18,7 @@ def exclusions(served):
 
 
 def wait_for(condition):
-    """SGLang sees after some seconds only that a client has left."""
+    """Records come after answers; that a client has left SGLang sees after some seconds."""
     deadline = time.monotonic() + WAIT_SECONDS
     while not condition():
         assert time.monotonic() < deadline
@@ -126,12 +126,14 @@ def test_several_answers_are_one_record_that_is_left_out(served):
     before = exclusions(served)
     answer = served.ask("/v1/completions", prompt=PROMPT, n=3, max_tokens=8)
     assert len(answer["choices"]) == 3
+    wait_for(lambda: exclusions(served) != before)  # the last of the three ends after its answer
     assert exclusions(served) - before == Counter(several_outputs=1)
 
 
 def test_an_answer_of_one_token_has_no_step(served):
     before = exclusions(served)
     served.generate(PROMPT, max_tokens=1)
+    wait_for(lambda: exclusions(served) != before)
     assert exclusions(served) - before == Counter(no_step=1)
 
 
