@@ -145,9 +145,10 @@ def test_at_the_time_limit_all_answers_end_with_an_error_and_the_server_ends(ope
 
 def test_at_its_deadline_an_answer_ends_and_the_engine_is_free(open_server):
     with (
-        open_server("--set", "limits.request_deadline_seconds=0.5") as served,
+        open_server("--set", "limits.request_deadline_seconds=2") as served,
         concurrent.futures.ThreadPoolExecutor() as pool,
     ):
+        served.ask(COMPLETIONS, prompt="The", max_tokens=4)  # a first step takes longest
         begun = threading.Semaphore(0)
         streams = [pool.submit(stream, served, begun, f"s{i}") for i in range(NUM_STREAMS)]
         answer = pool.submit(whole, served, "w")
