@@ -1,11 +1,11 @@
 """KeyRing: which keys a request may come with."""
 
-import hashlib
-import hmac
 from collections.abc import Iterable
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
+
+from dpace_serve.web.key_guard import has_key, key_hash
 
 
 class KeyRing:
@@ -21,9 +21,9 @@ class KeyRing:
             admin_key: Opens the metrics too; none if there is none.
             metrics_key: Opens the metrics alone; none if there is none.
         """
-        self._api = tuple(map(_hash, api_keys))
-        admin = () if admin_key is None else (_hash(admin_key),)
-        metrics = () if metrics_key is None else (_hash(metrics_key),)
+        self._api = tuple(map(key_hash, api_keys))
+        admin = () if admin_key is None else (key_hash(admin_key),)
+        metrics = () if metrics_key is None else (key_hash(metrics_key),)
         # A server that gives Prometheus a key of its own keeps its users' keys out.
         self._metrics = (*metrics, *admin) if metrics else (*self._api, *admin)
         self._guards_metrics = bool(metrics or self._api)
@@ -35,20 +35,8 @@ class KeyRing:
 
     def opens_engine(self, scope: Scope) -> bool:
         """Whether a request may use the engine."""
-        return not self._api or _has_key(scope, self._api)
+        return not self._api or has_key(Headers(scope=scope), self._api)
 
     def opens_metrics(self, scope: Scope) -> bool:
         """Whether a request may read the metrics."""
-        return not self._guards_metrics or _has_key(scope, self._metrics)
-
-
-def _has_key(scope: Scope, hashes: tuple[bytes, ...]) -> bool:
-    scheme, _, key = Headers(scope=scope).get("Authorization", "").partition(" ")
-    given = _hash(key)
-    # All are compared, so that the time taken does not tell which one is near.
-    matches = [hmac.compare_digest(given, known) for known in hashes]
-    return scheme.lower() == "bearer" and any(matches)
-
-
-def _hash(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
+        return not self._guards_metrics or has_key(Headers(scope=scope), self._metrics)

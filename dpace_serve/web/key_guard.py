@@ -49,15 +49,15 @@ class KeyGuard:
         self._public_paths = frozenset(public_paths)
         self._on_unauthorized = on_unauthorized
         keys = tuple(api_keys)
-        self._admin_hashes = () if admin_key is None else (_hash(admin_key),)
-        self._read_hashes = (*map(_hash, keys), *self._admin_hashes) if keys else ()
+        self._admin_hashes = () if admin_key is None else (key_hash(admin_key),)
+        self._read_hashes = (*map(key_hash, keys), *self._admin_hashes) if keys else ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 401 or 403, or pass the request on."""
         refusal = None
         if is_ours(scope):
             refusal = self._refusal(scope)
-            scope = {**scope, _IS_ADMIN: _has_key(Headers(scope=scope), self._admin_hashes)}
+            scope = {**scope, _IS_ADMIN: has_key(Headers(scope=scope), self._admin_hashes)}
         await (refusal or self._app)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
@@ -65,7 +65,7 @@ class KeyGuard:
         if self._is_public(scope):
             return None
         if scope.get("method", "GET") in _READING:  # a websocket has none
-            if not self._read_hashes or _has_key(headers, self._read_hashes):
+            if not self._read_hashes or has_key(headers, self._read_hashes):
                 return None
             return _unauthorized("API key")
         if not self._admin_hashes:
@@ -74,7 +74,7 @@ class KeyGuard:
                 "one."
             )
             return error_response(HTTPStatus.FORBIDDEN, message)
-        if _has_key(headers, self._admin_hashes):
+        if has_key(headers, self._admin_hashes):
             return None
         self._on_unauthorized(scope)
         return _unauthorized("admin key")
@@ -108,9 +108,10 @@ def _unauthorized(key: str) -> JSONResponse:
     return error_response(HTTPStatus.UNAUTHORIZED, message, {"WWW-Authenticate": "Bearer"})
 
 
-def _has_key(headers: Headers, hashes: tuple[bytes, ...]) -> bool:
+def has_key(headers: Headers, hashes: tuple[bytes, ...]) -> bool:
+    """Whether a request came with one of these keys."""
     scheme, _, key = headers.get("Authorization", "").partition(" ")
-    given = _hash(key)
+    given = key_hash(key)
     # All are compared, so that the time taken does not tell which one is near.
     matches = [hmac.compare_digest(given, known) for known in hashes]
     return scheme.lower() == "bearer" and any(matches)
@@ -126,5 +127,6 @@ def is_ours(scope: Scope) -> bool:
     return any(path == PREFIX or path.startswith(f"{PREFIX}/") for path in paths)
 
 
-def _hash(key: str) -> bytes:
+def key_hash(key: str) -> bytes:
+    """What is kept of a key, and compared."""
     return hashlib.sha256(key.encode()).digest()
