@@ -74,8 +74,9 @@ def serve(  # noqa: PLR0913, PLR0917  (one for each option)
     finish.
     """
     log_to_stderr()
-    # The engines take the signal over; a container's first process would be deaf to it till then.
-    signal.signal(signal.SIGTERM, _leave)
+    # Engines take the signals over; a container's first process would be deaf to them till then.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
     from dpace_serve.config import load_config
     from dpace_serve.serve_config import ServeConfig
 

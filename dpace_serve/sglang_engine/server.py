@@ -226,8 +226,6 @@ def _run(server_args: "ServerArgs", config: ServeConfig, keys: stack.ServerKeys)
         )
     try:
         launch_server(server_args)
-    except KeyboardInterrupt:
-        logger.info("stopped before the server was ready")
     except DpaceError:
         raise
     except Exception as error:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from dpace_serve.errors import ConfigError, EngineError
 from dpace_serve.gate import stack, tls
-from dpace_serve.gate.http_protocol import http_protocol
 from dpace_serve.live.admin_key import read_admin_key
 from dpace_serve.serve_config import ServeConfig
 from dpace_serve.vllm_engine import block_schedule, model_runner, plugin, start_checks
@@ -20,6 +19,7 @@ from dpace_serve.vllm_engine.drafter_worker import WORKER_EXTENSION
 from dpace_serve.vllm_engine.engine_log import write_as_the_engine
 from dpace_serve.vllm_engine.engine_watch import EngineWatch
 from dpace_serve.vllm_engine.hosted_checkpoints import additional_config
+from dpace_serve.vllm_engine.stoppable_start import run_server
 
 if TYPE_CHECKING:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -36,10 +36,6 @@ CPU_ENVIRONMENT = {
     # GiB; the engine's own default takes half of the machine's memory.
     "VLLM_CPU_KVCACHE_SPACE": "1",
 }
-
-CONNECTION_SECONDS = 3
-"""How long connections may take to close when the engine has stopped: a client that does not read
-what it has been sent holds one open for ever."""
 
 OTHER_SPECULATION_ARGUMENTS = ("spec_method", "spec_model", "spec_tokens")
 OTHER_LAUNCH_ARGUMENTS = ("headless", "api_server_count", "uds")
@@ -265,7 +261,6 @@ def _run_worker_in_core(args: Namespace) -> None:
 
 def _run(args: Namespace) -> None:
     import uvloop
-    from vllm.entrypoints.launchers.api_server.entry import run_server
     from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
     from vllm.logger import configure_logging_from_args
     from vllm.triton_utils import HAS_TRITON
@@ -278,11 +273,10 @@ def _run(args: Namespace) -> None:
     plugin.register()
     watch = args.dpace_watch = EngineWatch()
     try:
-        uvloop.run(
-            run_server(args, http=http_protocol(), timeout_graceful_shutdown=CONNECTION_SECONDS)
-        )
-    except KeyboardInterrupt:
+        uvloop.run(run_server(args))
+    except SystemExit:
         logger.info("stopped before the server was ready")
+        raise
     except Exception as error:
         raise EngineError(
             f"the engine stopped: {_one_line(error)} Its own log above says more."

@@ -216,3 +216,29 @@ def test_vllm_0_32_passes_what_bounds_its_end_on_to_uvicorn():
         assert [one.name for one in parameters if one.kind is one.VAR_KEYWORD] == ["uvicorn_kwargs"]
         # Where it is taken, and where it is passed on.
         assert inspect.getsource(step).count("**uvicorn_kwargs") == 2
+
+
+def test_a_wait_for_the_engine_is_ended_by_system_exit_alone(tmp_path):
+    import zmq
+    from vllm.utils.network_utils import zmq_socket_ctx
+
+    address = f"ipc://{tmp_path}/socket"
+    with zmq_socket_ctx(address, zmq.ROUTER, bind=True) as waiting:
+        raise KeyboardInterrupt  # it goes on as if the wait had ended
+    assert waiting.closed
+    with (
+        pytest.raises(SystemExit),
+        zmq_socket_ctx(address, zmq.ROUTER, bind=True) as waiting,
+    ):
+        raise SystemExit(0)
+    assert waiting.closed
+
+
+def test_run_server_does_no_more_than_ours():
+    from vllm.entrypoints.launchers.api_server import entry
+
+    called = inspect.getsource(entry.run_server)
+    assert called.count("await") == 1
+    assert 'decorate_logs("APIServer", skip_if_decorated=True)' in called
+    assert "listen_address, sock = setup_server(args, reuse_port=False)" in called
+    assert "await run_server_worker(listen_address, sock, args, **uvicorn_kwargs)" in called

@@ -15,7 +15,6 @@ pytestmark = [pytest.mark.engine, pytest.mark.slow]
 def run_with(monkeypatch):
     """Run the server with an engine that has died or not when the server ends."""
     from vllm import logger
-    from vllm.entrypoints.launchers.api_server import entry
     from vllm.entrypoints.serve.utils import api_utils
 
     def run(*, is_dead):
@@ -24,14 +23,14 @@ def run_with(monkeypatch):
         )
         engine.shutdown = lambda timeout=None: setattr(engine, "errored", True)
 
-        async def run_server(args, **settings):
+        async def run_server(args):
             await plugin.AcceptanceEndpoint().init_state(engine, SimpleNamespace(), args)
             await asyncio.sleep(0)
             engine.errored = is_dead
             engine.shutdown(timeout=1)
             engine.shutdown(timeout=1)
 
-        monkeypatch.setattr(entry, "run_server", run_server)
+        monkeypatch.setattr(server, "run_server", run_server)
         monkeypatch.setattr(logger, "configure_logging_from_args", lambda args: None)
         monkeypatch.setattr(api_utils, "cli_env_setup", lambda: None)
         server._run(SimpleNamespace(log_config_file=None))

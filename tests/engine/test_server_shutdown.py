@@ -14,6 +14,7 @@ import threading
 import time
 
 import httpx2
+import psutil
 import pytest
 
 from dpace_serve.demo import bundle
@@ -167,8 +168,26 @@ def test_at_its_deadline_an_answer_ends_and_the_engine_is_free(open_server):
         assert served.ask(COMPLETIONS, prompt="The", max_tokens=4)["choices"]
 
 
-@pytest.mark.parametrize("wait_seconds", [6, 12])
-def test_sigterm_before_the_server_is_ready_ends_it_too(serve_command, free_port, wait_seconds):
+def wait_for_engine_process(server):
+    """Until the server has started its engine, and waits for it to come up."""
+    for _ in range(600):
+        titles = [child.name() for child in psutil.Process(server.pid).children()]
+        if any("EngineCore" in title for title in titles):
+            return
+        assert server.poll() is None
+        time.sleep(0.1)
+    raise AssertionError("no engine process within 60 s")
+
+
+@pytest.mark.parametrize(
+    ("number", "wait"),
+    [
+        (signal.SIGTERM, lambda server: time.sleep(4)),  # while it imports
+        (signal.SIGTERM, wait_for_engine_process),
+        (signal.SIGINT, wait_for_engine_process),
+    ],
+)
+def test_a_signal_before_the_server_is_ready_ends_it_too(serve_command, free_port, number, wait):
     command = serve_command([str(bundle.target_folder()), "--set", "eager=true"], free_port)
     process = subprocess.Popen(
         command.arguments,
@@ -178,8 +197,8 @@ def test_sigterm_before_the_server_is_ready_ends_it_too(serve_command, free_port
         start_new_session=True,
     )
     try:
-        time.sleep(wait_seconds)  # while it imports, while it starts
-        process.send_signal(signal.SIGTERM)
+        wait(process)
+        process.send_signal(number)
         assert process.wait(timeout=STOP_SECONDS) == 0
     finally:
         with contextlib.suppress(ProcessLookupError):
