@@ -45,10 +45,6 @@ class Specialists:
         """Groups of a block with that many draft tokens."""
         return -(-num_draft_tokens // self.group_size)
 
-    def group_of(self, index: int) -> int:
-        """Group, from 0, of an index of the block: 0 is the anchor, 1 the first draft position."""
-        return max(index - 1, 0) // self.group_size
-
     def check(self, *, num_draft_tokens: int, hidden_size: int) -> None:
         """Compare with the drafter that they belong to.
 

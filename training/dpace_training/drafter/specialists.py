@@ -8,7 +8,7 @@ gives a key and a value, behind the input norm of position 1; those of every oth
 the norm of its own group. Keys and values are made by projections that all groups share, so those
 of the context are the plain drafter's, whichever position reads them.
 
-See `dpace_serve.drafter.specialists` for the kinds and for which index is in which group.
+See `dpace_serve.drafter.specialists` for the kinds and the groups.
 """
 
 import math
@@ -73,7 +73,9 @@ class PositionGroups:
 
     def per_position(self, rows: Float[Tensor, "groups size"]) -> Float[Tensor, "positions size"]:
         """The row of its group for each draft position."""
-        return rows.repeat_interleave(self.group_size, dim=0)[: self.num_draft_tokens]
+        # Not repeat_interleave: its gradient adds up in any order on an accelerator.
+        repeated = rows.unsqueeze(1).expand(-1, self.group_size, -1).flatten(0, 1)
+        return repeated[: self.num_draft_tokens]
 
 
 class GroupedLinear(nn.Module):

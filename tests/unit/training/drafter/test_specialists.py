@@ -12,6 +12,7 @@ from dpace_serve.drafter.checkpoint import DrafterConfig, tensor_shapes
 from dpace_serve.drafter.sliding import SlidingAttention
 from dpace_serve.drafter.specialists import Specialists
 from dpace_training.drafter.model import BlockDrafter
+from dpace_training.drafter.specialists import PositionGroups
 
 PLAIN = DrafterConfig(
     hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
@@ -173,6 +174,23 @@ def test_all_groups_at_once_equal_one_position_at_a_time(name):
         expected = slow.block(taps[document], blocks[document, block], anchor)
         # The angles are worked out in float32. The anchor's own output is never used.
         assert torch.allclose(found[document, block, 1:], expected[1:], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("group_size", "expected"),
+    [
+        (1, [[1, 11], [2, 12], [3, 13], [4, 14], [5, 15]]),
+        (2, [[1, 2, 11, 12], [3, 4, 13, 14], [5, 0, 15, 0]]),
+        (3, [[1, 2, 3, 11, 12, 13], [4, 5, 0, 14, 15, 0]]),
+        (5, [[1, 2, 3, 4, 5, 11, 12, 13, 14, 15]]),
+    ],
+)
+def test_positions_of_two_blocks_are_sorted_by_group_and_put_back(group_size, expected):
+    groups = PositionGroups(5, len(expected), group_size)
+    drafts = torch.tensor([[[1, 2, 3, 4, 5], [11, 12, 13, 14, 15]]]).unsqueeze(-1).float()
+    rows = groups.split(drafts)
+    assert rows.squeeze(-1).tolist() == expected
+    assert torch.equal(groups.join(rows, drafts.shape[:2]), drafts)
 
 
 @torch.no_grad()
