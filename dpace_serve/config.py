@@ -1,15 +1,18 @@
 """Typed configuration: a YAML file plus dotted overrides, and an unknown key is an error."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from dpace_serve.errors import ConfigError
+from dpace_serve.outside_text import MAX_DEPTH, MAX_SETTINGS_BYTES, read_text
 from dpace_serve.redaction import without_credentials
+from dpace_serve.settings_yaml import parse_yaml
 
 
 class Config(BaseModel):
@@ -26,8 +29,25 @@ class Config(BaseModel):
     brought_along: ClassVar[Mapping[str, frozenset[str]]] = {}
     """Settings that follow from a key. An override of the key drops what the file says of them."""
 
+    @field_validator("*")
+    @classmethod
+    def _paths_can_be_opened(cls, value: object) -> object:
+        # Python refuses a NUL in most calls with an error of its own, and in some with "not there".
+        for path in _paths_in(value):
+            if not str(path).isprintable():
+                raise ValueError("a path must be printable characters")
+        return value
+
 
 ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def _paths_in(value: object) -> Iterable[Path]:
+    if isinstance(value, Path):
+        return (value,)
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    return [path for path in value if isinstance(path, Path)] if isinstance(value, tuple) else ()
 
 
 def load_config(schema: type[ConfigT], path: Path | None, overrides: Sequence[str]) -> ConfigT:
@@ -68,7 +88,9 @@ def build_config(schema: type[ConfigT], values: dict[str, Any], *, source: str) 
     except ValidationError as error:
         errors = error.errors()
         first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
-        key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+        # A line in the wrong place may have made a credential the name of a key.
+        key = without_credentials(".".join(map(str, first["loc"]))) or "(top level)"
+        problem = without_credentials(first["msg"])
         if first["type"] == "missing":
             raise ConfigError(f"{source}: {key} is not set and has no default. Set it.") from None
         if first["type"] == "extra_forbidden":
@@ -77,13 +99,13 @@ def build_config(schema: type[ConfigT], values: dict[str, Any], *, source: str) 
                 f"{source}: unknown key {key}. Known keys there: {known}. Remove or rename it."
             ) from None
         raise ConfigError(
-            f"{source}: {key}: {first['msg']}, got {_short(first['input'])}. Correct the value."
+            f"{source}: {key}: {problem}, got {_shown(schema, first)}. Correct the value."
         ) from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = _parse_yaml(path.read_text(encoding="utf-8"))
+        values = parse_yaml(read_text(path, max_bytes=MAX_SETTINGS_BYTES))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}). Check the path.") from None
     except (yaml.YAMLError, ValueError) as error:
@@ -102,27 +124,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _yaml_reason(error: yaml.YAMLError | ValueError) -> str:
     # The whole message quotes the line, and a password with it.
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"{error.problem}, line {error.problem_mark.line + 1}"
-    return " ".join(str(error).split())
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    # YAML keeps the last of two equal keys without a word.
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value} stands there twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _parse_yaml(text: str) -> Any:  # noqa: ANN401 - YAML holds values of any type
-    return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a subclass of the safe loader
+        return f"{without_credentials(str(error.problem))}, line {error.problem_mark.line + 1}"
+    return without_credentials(str(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +142,13 @@ class _Override:
         if not separator or not name:
             raise ConfigError(f"override {shown} must read key=value. Write for example a.b=1.")
         *parents, key = name.split(".")
+        if len(parents) > MAX_DEPTH:
+            raise ConfigError(
+                f"override {shown}: a key has at most {MAX_DEPTH} groups around it, got "
+                f"{len(parents)}. Correct it."
+            )
         try:
-            return cls(shown, tuple(parents), key, _parse_yaml(value))
+            return cls(shown, tuple(parents), key, parse_yaml(value))
         except (yaml.YAMLError, ValueError):
             raise ConfigError(f"override {shown}: the value is not valid YAML. Quote it.") from None
 
@@ -187,6 +195,14 @@ def _config_inside(annotation: object) -> type[Config] | None:
     return next(filter(None, map(_config_inside, get_args(annotation))), None)
 
 
-def _short(value: object) -> str:
+def _shown(schema: type[Config], error: ErrorDetails) -> str:
+    """The wrong value, unless it is a secret or may have one inside."""
+    *parents, key = error["loc"] or ("",)
+    field = _section(schema, tuple(parents)).model_fields.get(str(key))
+    if field is not None and not field.repr:
+        return "a value that is not shown"
+    value = error["input"]
+    if isinstance(value, dict | Config):
+        return "a group of settings"
     text = without_credentials(repr(value))
     return text if len(text) <= 80 else text[:77] + "..."

@@ -36,19 +36,22 @@ class LimitsConfig(Config):
     """Size of a body in 10^3 bytes, counted while it comes."""
     body_timeout_seconds: Annotated[float, Field(gt=0)] = 30.0
     """How long a body may take to come."""
-    max_prompt_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Tokens of one prompt; none: as many as the engine takes."""
+    max_prompt_characters: Annotated[int, Field(ge=1)] = 1_000_000
+    """Characters of all prompts or messages of a request; a token id counts as one. What is longer
+    is refused before it is cut into tokens."""
     max_prompts: Annotated[int, Field(ge=1)] = 16
     """Prompts of one request."""
-    max_output_tokens: Annotated[int, Field(ge=1)] = 16384
-    """Tokens of one answer that a request may ask for."""
+    max_output_tokens: Annotated[int, Field(ge=1)] = 32_768
+    """Tokens of one answer that a request may ask for; without its asking the engine gives as many
+    as its context has room for."""
     max_choices: Annotated[int, Field(ge=1)] = 8
-    """Answers to one prompt (`n`); all answers of a request together are this times its prompts.
-    Acceptance is counted where it is 1."""
-    max_stop_strings: Annotated[int, Field(ge=0)] = 16
-    """Stop strings, and stop tokens, of one request."""
+    """Answers to one prompt (`n`). Acceptance is counted where it is 1."""
+    max_stops: Annotated[int, Field(ge=0)] = 16
+    """Stop strings of a request; the same for its stop tokens and for its bad words."""
     max_stop_characters: Annotated[int, Field(ge=1)] = 256
-    """Length of a stop string."""
+    """Length of a stop string or bad word."""
+    max_listed_tokens: Annotated[int, Field(ge=0)] = 1024
+    """Tokens that a request may name: in its logit bias, as allowed ones, for log-probabilities."""
     max_logprobs: Annotated[int, Field(ge=0)] = 20
     """Log-probabilities for each token."""
     max_schema_kilobytes: Annotated[int, Field(ge=1)] = 64
@@ -59,7 +62,9 @@ class LimitsConfig(Config):
     """Let a request name images, audio or video, which the server would fetch and decode."""
     allow_prompt_embeds: bool = False
     """Let a request bring tensors in place of a prompt."""
-    max_concurrent_requests: Annotated[int, Field(ge=1)] = 256
-    """Requests that run or wait in the engine; a further one is answered 429."""
+    max_concurrent_answers: Annotated[int, Field(ge=1)] = 256
+    """Answers that are being written or wait for it; a request with several prompts or choices
+    counts as many. A further request is answered 429."""
     request_deadline_seconds: Annotated[float, Field(gt=0)] = 600.0
-    """How long a request may take, from its first byte to the last of its answer."""
+    """How long a request may take, from its headers to the end of its answer: then it is ended with
+    an error, and the engine is free."""

@@ -1,7 +1,9 @@
 """The command `dpace serve`: parses and calls the server."""
 
+import signal
 from pathlib import Path
-from typing import Annotated, Literal
+from types import FrameType
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -9,7 +11,10 @@ from dpace_serve.command_line import log_to_stderr, overrides
 
 
 def serve(  # noqa: PLR0913, PLR0917  (one for each option)
-    target: Annotated[str, typer.Argument(help="Folder or hub name of the target model.")],
+    target: Annotated[
+        str | None,
+        typer.Argument(help="Folder or hub name of the target model, unless --config names it."),
+    ] = None,
     engine_args: Annotated[
         list[str] | None,
         typer.Argument(metavar="[-- ENGINE_ARGS]", help="Passed on to the engine's own server."),
@@ -69,6 +74,8 @@ def serve(  # noqa: PLR0913, PLR0917  (one for each option)
     finish.
     """
     log_to_stderr()
+    # The engines take the signal over; a container's first process would be deaf to it till then.
+    signal.signal(signal.SIGTERM, _leave)
     from dpace_serve.config import load_config
     from dpace_serve.serve_config import ServeConfig
 
@@ -99,6 +106,10 @@ def serve(  # noqa: PLR0913, PLR0917  (one for each option)
         from dpace_serve.vllm_engine import server as vllm_server
 
         vllm_server.serve(serve_config)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001  (as signals have it)
+    raise SystemExit(0)
 
 
 def _text(path: Path | None) -> str | None:

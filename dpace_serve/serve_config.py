@@ -118,7 +118,7 @@ class ServeConfig(Config):
     verdict: VerdictConfig = VerdictConfig()
     """What a challenger must show to be promoted."""
     shutdown_timeout_seconds: Annotated[int, Field(ge=0)] = 30
-    """How long SIGTERM lets running answers finish before they are cancelled."""
+    """How long SIGTERM lets running answers finish before they end with an error."""
     challengers: tuple[Path, ...] = ()
     """Folders of further drafters, to be compared with the first."""
     mode: Literal["shadow", "split"] = "shadow"
@@ -144,6 +144,10 @@ class ServeConfig(Config):
     """File with the key of Prometheus, which opens /metrics and nothing else."""
     allow_anonymous: bool = False
     """Serve everyone who reaches the address, where there is no API key."""
+    allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9.:\[\]_-]+$")], ...] = ()
+    """Host names, without a port, that clients may ask by. When not given, any; but names of
+    loopback alone where only that is listened on and there is no API key: a web page could
+    otherwise reach the server by a name of its own."""
     open_routes: tuple[Annotated[str, Field(pattern=r"^[A-Z]+ /[!-~]*$")], ...] = ()
     """Routes of the engine to open to API keys beside those that are, as `POST /tokenize`."""
     observation: ObservationConfig | None = None

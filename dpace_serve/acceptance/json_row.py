@@ -1,5 +1,6 @@
 """Values out of a row of JSON that somebody else wrote: the right keys and types, or an error."""
 
+import sys
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
@@ -19,6 +20,31 @@ def require_keys(row: Mapping[str, Any], keys: Collection[str]) -> None:
             f"a row must have exactly the keys {', '.join(keys)}; missing: {missing}, "
             f"unknown: {unknown}. Read it with the version that wrote it."
         )
+
+
+def row_of(value: object) -> Mapping[str, Any]:
+    """The value, which must be a row.
+
+    Raises:
+        ValueError: If it is no JSON object.
+    """
+    if not isinstance(value, dict):
+        raise ValueError(  # noqa: TRY004 (what a caller catches is that the text is no row)
+            f"a row must be a JSON object, got {value!r:.80}. Correct the line."
+        )
+    return value
+
+
+def number(row: Mapping[str, Any], key: str) -> float:
+    """The number under a key.
+
+    Raises:
+        ValueError: If it is none that a float can hold; true and false are none.
+    """
+    value = row[key]
+    if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
+        raise _wrong(key, "a finite number", value)
+    return float(value)
 
 
 def text(row: Mapping[str, Any], key: str) -> str:

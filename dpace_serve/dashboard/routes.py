@@ -4,6 +4,7 @@ Every path is known before the first request: nothing that a client sends become
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
@@ -60,6 +61,31 @@ def public_paths(files: Mapping[str, StaticFile], prefix: str) -> frozenset[str]
         prefix: As there.
     """
     return frozenset({prefix, f"{prefix}/static/{PLOTLY}", *_names_by_path(files, prefix)})
+
+
+def documented_paths(files: Mapping[str, StaticFile], prefix: str) -> dict[str, Any]:
+    """The routes of `build_router` as an OpenAPI document has them.
+
+    Args:
+        files: From `read_files`.
+        prefix: As there.
+    """
+    moved = {"308": {"description": "Permanent Redirect: the page has a slash at its end"}}
+    paths: dict[str, Any] = {prefix: _documented("The way to the live page", moved)}
+    for path, name in _names_by_path(files, prefix).items():
+        sent: dict[str, Any] = {
+            "200": {"description": "The file", "content": {files[name].media_type: {}}},
+            "304": {"description": "Not Modified"},
+        }
+        paths[path] = _documented(f"The live page: {name}", sent)
+    return paths
+
+
+def _documented(summary: str, responses: dict[str, Any]) -> dict[str, Any]:
+    return {
+        method.lower(): {"summary": summary, "tags": ["dpace"], "responses": dict(responses)}
+        for method in METHODS
+    }
 
 
 def _names_by_path(files: Mapping[str, StaticFile], prefix: str) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """The held-out prompts of the demo, and which of them one run sends."""
 
-import json
 import logging
 import sysconfig
 from collections import Counter
@@ -13,6 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from dpace_serve.config import Config
 from dpace_serve.errors import ConfigError
+from dpace_serve.outside_text import MAX_TABLE_BYTES, json_problem, parse_json, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +58,8 @@ WARM_UP_PROMPTS = (
 class LibraryLines(Config):
     """Lines of the running interpreter's own standard library, so that no such text is shipped."""
 
-    library_file: str
-    """File below the library's folder."""
+    library_file: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(/[A-Za-z0-9_]+)*\.py$")]
+    """File below the library's folder, and nowhere else: a prompt leaves this machine."""
     first_line: Annotated[int, Field(ge=1)]
     """The first of them, counted from 1."""
     num_lines: Annotated[int, Field(ge=1)]
@@ -71,7 +71,10 @@ class LibraryLines(Config):
         if not path.is_file():
             return ""
         first = self.first_line - 1
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        except UnicodeDecodeError:  # Python's own tests have files in other encodings
+            return ""
         return "".join(lines[first : first + self.num_lines])
 
 
@@ -129,8 +132,8 @@ def read_lines(path: Path) -> list[str]:
         ConfigError: If it cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(path, max_bytes=MAX_TABLE_BYTES).split("\n")
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise ConfigError(f"{path}: cannot be read ({reason}). Check the path.") from None
 
@@ -164,9 +167,11 @@ _RECORD_KINDS: dict[str, TypeAdapter[_Record]] = {
 
 def _parse(line: str, *, place: str) -> _Record:
     try:
-        values = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{place}: not valid JSON ({error.msg}). Correct the line.") from None
+        values = parse_json(line)
+    except ValueError as error:
+        raise ConfigError(
+            f"{place}: not valid JSON ({json_problem(error)}). Correct the line."
+        ) from None
     kinds = [kind for kind in _RECORD_KINDS if isinstance(values, dict) and kind in values]
     if len(kinds) != 1:
         raise ConfigError(

@@ -129,7 +129,7 @@ def _measure(
         answers = traffic.ask_all(prompts, on_answer=progress.advance)
     except EngineError as error:
         raise EngineError(
-            f"{error} The {server.name} server's log ends:{server.log_end()}"
+            f"{error} The {server.name} server's log ends:", log_lines=server.log_end()
         ) from error
     if config.drafter is None:
         return ArmRun(server.name, tuple(answers), rows=None)

@@ -42,7 +42,8 @@ class ServerProcess:
                 if time.monotonic() > deadline:
                     raise EngineError(
                         f"the {self.name} server did not answer within {timeout_seconds:g} s. "
-                        f"Its log ends:{self.log_end()}"
+                        "Its log ends:",
+                        log_lines=self.log_end(),
                     )
                 time.sleep(POLL_SECONDS)
         # Another program may have answered while ours was failing to get the port.
@@ -61,7 +62,8 @@ class ServerProcess:
         if reason is not None:
             raise EngineError(f"the {self.name} server did not start: {reason}")
         raise EngineError(
-            f"the {self.name} server stopped with exit status {code}. Its log ends:{self.log_end()}"
+            f"the {self.name} server stopped with exit status {code}. Its log ends:",
+            log_lines=self.log_end(),
         )
 
     def wait(self) -> None:
@@ -82,9 +84,9 @@ class ServerProcess:
     def _log_lines(self) -> list[str]:
         return self.log.read_text(encoding="utf-8", errors="replace").splitlines()
 
-    def log_end(self) -> str:
-        """The last lines that it printed, indented, each on a line of its own."""
-        return "".join(f"\n  {line}" for line in self._log_lines()[-LOG_LINES_SHOWN:])
+    def log_end(self) -> list[str]:
+        """The last lines that it printed."""
+        return self._log_lines()[-LOG_LINES_SHOWN:]
 
 
 @contextmanager

@@ -234,8 +234,8 @@ class _Session:
         if time.monotonic() > deadline:
             raise EngineError(
                 f"{self.server.url} must record every request and its shadow within "
-                f"{self.settings.records_timeout_seconds:g} s, but did not. Its log ends:"
-                f"{self.server.log_end()}"
+                f"{self.settings.records_timeout_seconds:g} s, but did not. Its log ends:",
+                log_lines=self.server.log_end(),
             )
 
 

@@ -255,8 +255,8 @@ class _Session:
         if not response.is_success:
             raise EngineError(
                 f"the swap to {name} must succeed, was answered with status "
-                f"{response.status_code}: {response.text}. The server's log ends:"
-                f"{self._server.log_end()}"
+                f"{response.status_code}: {response.text}. The server's log ends:",
+                log_lines=self._server.log_end(),
             )
         seconds = response.json()["seconds"]
         if not seconds["load"]:

@@ -66,10 +66,28 @@ def check_keys(values: Mapping[str, Any]) -> Mapping[str, Any]:
     _check_architecture(values)
     _check_draft_vocabulary(values)
     check_group(values, "", _USED | _WITHOUT_EFFECT, _ONLY_VALUE)
+    refuse_code(values)
     check_group(group("dpace", values), "dpace", _FACTS, {})
     dflash = group("dflash_config", values)
     check_group(dflash, "dflash_config", _DFLASH_USED, _DFLASH_ONLY_VALUE)
     return dflash
+
+
+def refuse_code(values: Mapping[str, Any]) -> None:
+    """Refuse a configuration that names code for itself.
+
+    An engine that trusts its target's code trusts the drafter's too, and runs it while it reads the
+    configuration. Code of the model is never looked at: engines have their own.
+
+    Raises:
+        CheckpointError: If it names some.
+    """
+    named = group("auto_map", values).get("AutoConfig")
+    if named is not None:
+        raise CheckpointError(
+            "auto_map must not name AutoConfig, because an engine with --trust-remote-code would"
+            f" run it, got {named!r:.80}. Remove it: nothing here needs it."
+        )
 
 
 def _check_architecture(values: Mapping[str, Any]) -> None:

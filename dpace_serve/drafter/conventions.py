@@ -20,6 +20,7 @@ from dpace_serve.drafter.tokenizer_files import (
 )
 from dpace_serve.drafter.weight_files import INDEX_FILE, read_entries, read_json
 from dpace_serve.errors import CheckpointError, ConfigError
+from dpace_serve.outside_text import MAX_TABLE_BYTES
 
 THINKING_SWITCH = "enable_thinking"
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
@@ -140,7 +141,8 @@ def check_dtype(drafter_dir: Path, target: TargetFacts) -> Finding:
 def _tensor_names(folder: Path) -> set[str]:
     index = folder / INDEX_FILE
     if index.exists():  # shards may be missing where only a part was downloaded
-        return set(read_json(index).get("weight_map") or {})
+        weight_map = read_json(index, max_bytes=MAX_TABLE_BYTES).get("weight_map")
+        return set(weight_map) if isinstance(weight_map, dict) else set()
     return {name for file in folder.glob("*.safetensors") for name in read_header(file)}
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from dpace_serve.errors import CheckpointError
+from dpace_serve.outside_text import MAX_HEADER_BYTES, open_file
 
-_MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
+_MAX_SIZE = 2**63 - 1
+_MAX_DIMENSIONS = 8  # a product of many huge sizes would take minutes
 _LENGTH_BYTES = 8
 _BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "I16": 16, "U16": 16, "I32": 32, "U32": 32, "I64": 64, "U64": 64,
@@ -37,13 +39,15 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
         CheckpointError: If the file cannot be read, is cut off or contradicts itself.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             file_bytes = file.seek(0, 2)
             file.seek(0)
             length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
             data_bytes = file_bytes - _LENGTH_BYTES - length
-            if file_bytes < _LENGTH_BYTES or data_bytes < 0 or length > _MAX_HEADER_BYTES:
+            if file_bytes < _LENGTH_BYTES or data_bytes < 0:
                 raise _damaged(path, f"{file_bytes} bytes do not hold its header")
+            if length > MAX_HEADER_BYTES:
+                raise _damaged(path, f"its header has more than {MAX_HEADER_BYTES:,} bytes")
             raw = file.read(length)
     except OSError as error:
         raise CheckpointError(
@@ -89,9 +93,9 @@ def _entry(path: Path, name: str, described: object) -> tuple[TensorEntry, int, 
         raise _damaged(path, f"{name} is not described by dtype, shape and data_offsets")
     dtype, shape, offsets = described["dtype"], described["shape"], described["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _BITS:
-        raise _damaged(path, f"{name} has the unknown number format {dtype!r}")
+        raise _damaged(path, f"{name} has the unknown number format {dtype!r:.80}")
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
-        raise _damaged(path, f"{name} has the shape {shape!r} and the offsets {offsets!r}")
+        raise _damaged(path, f"{name} has the shape {shape!r:.80} and the offsets {offsets!r:.80}")
     begin, end = offsets
     if (end - begin) * 8 != math.prod(shape) * _BITS[dtype]:
         raise _damaged(path, f"{name} needs another number of bytes than its {end - begin}")
@@ -99,8 +103,10 @@ def _entry(path: Path, name: str, described: object) -> tuple[TensorEntry, int, 
 
 
 def _are_sizes(values: object) -> bool:
-    return isinstance(values, list) and all(
-        isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in values
+    return (
+        isinstance(values, list)
+        and len(values) <= _MAX_DIMENSIONS
+        and all(type(value) is int and 0 <= value <= _MAX_SIZE for value in values)
     )
 
 

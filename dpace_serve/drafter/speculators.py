@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dpace_serve.drafter.config import DrafterConfig
-from dpace_serve.drafter.config_keys import ARCHITECTURE, MODEL_TYPE, check_group
+from dpace_serve.drafter.config_keys import ARCHITECTURE, MODEL_TYPE, check_group, refuse_code
 from dpace_serve.drafter.config_values import given, group, num_layers, whole_list
 from dpace_serve.drafter.sliding import FULL_ATTENTION, SLIDING_ATTENTION
 from dpace_serve.errors import CheckpointError
@@ -59,6 +59,7 @@ def from_speculators(
             f'{SPECULATORS_TYPE} must be "{_DFLASH}", got {kind!r:.80}. Give a DFlash drafter.'
         )
     check_group(values, "", _USED | _WITHOUT_EFFECT, _ONLY_VALUE)
+    refuse_code(values)
     body = {"model_type": MODEL_TYPE, **group("transformer_layer_config", values)}
     if num_target_layers is not None:
         body.setdefault("num_target_layers", num_target_layers)

@@ -5,6 +5,7 @@ from typing import Any
 
 from dpace_serve.drafter.weight_files import read_json
 from dpace_serve.errors import CheckpointError
+from dpace_serve.outside_text import MAX_JSON_BYTES, MAX_TABLE_BYTES, read_text
 
 _TOKENIZER = "tokenizer.json"
 _SETTINGS = "tokenizer_config.json"
@@ -24,7 +25,8 @@ def ordinary_token(folder: Path, token_id: int) -> str | None:
     if isinstance(vocabulary, dict):
         return next((text for text, number in vocabulary.items() if number == token_id), None)
     if isinstance(vocabulary, list):  # unigram models list [text, score] in the order of ids
-        return str(vocabulary[token_id][0]) if token_id < len(vocabulary) else None
+        entry = vocabulary[token_id] if token_id < len(vocabulary) else None
+        return str(entry[0]) if isinstance(entry, list) and entry else None
     raise CheckpointError(f"{path}: holds no vocabulary. Copy the target again.")
 
 
@@ -66,8 +68,8 @@ def chat_template(folder: Path) -> str | None:
     path = folder / _TEMPLATE
     if path.exists():
         try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
+            return read_text(path, max_bytes=MAX_JSON_BYTES)
+        except (OSError, ValueError):
             raise CheckpointError(f"{path}: cannot be read. Copy the target again.") from None
     template = _settings(folder).get("chat_template")
     if isinstance(template, list):
@@ -82,7 +84,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _tokenizer(path: Path) -> dict[str, Any]:
-    tokenizer = read_json(path)
+    tokenizer = read_json(path, max_bytes=MAX_TABLE_BYTES)
     added, model = tokenizer.get("added_tokens") or [], tokenizer.get("model")
     if not isinstance(added, list) or not isinstance(model, dict):
         raise CheckpointError(f"{path}: not a tokenizer. Copy the target again.")

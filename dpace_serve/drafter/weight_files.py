@@ -1,11 +1,11 @@
 """Finds the files that hold a drafter's weights: one safetensors file, or shards with an index."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from dpace_serve.drafter.safetensors_header import TensorEntry, read_header
 from dpace_serve.errors import CheckpointError
+from dpace_serve.outside_text import MAX_JSON_BYTES, parse_json, read_text
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -65,21 +65,21 @@ def read_entries(folder: Path) -> dict[str, TensorEntry]:
     return entries
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
         CheckpointError: If the file is missing, unreadable or holds something else.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(read_text(path, max_bytes=max_bytes))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: the file does not exist. Check the folder.") from None
     except OSError as error:
         raise CheckpointError(
             f"{path}: cannot be read ({error.strerror}). Check the path."
         ) from None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise CheckpointError(f"{path}: not valid JSON. Copy or export it again.") from None
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: must hold a JSON object. Copy or export it again.")

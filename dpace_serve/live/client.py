@@ -7,6 +7,7 @@ from typing import Any
 import httpx2
 
 from dpace_serve.errors import ConfigError, EngineError, SwapError
+from dpace_serve.outside_text import parse_json
 from dpace_serve.redaction import without_credentials
 
 _CONNECT_SECONDS = 10.0
@@ -97,7 +98,7 @@ class DrafterClient:
 
     def _read(self, response: httpx2.Response) -> dict[str, Any]:
         try:
-            answer, status = response.json(), HTTPStatus(response.status_code)
+            answer, status = parse_json(response.content), HTTPStatus(response.status_code)
         except ValueError:
             answer = None
         if isinstance(answer, dict):

@@ -13,6 +13,8 @@ KEPT_STEPS = 1 << 22
 """Verification steps kept in all of them, 16 bytes each, so that long answers fit in memory."""
 MAX_READ = 64
 """Records of one answer, 2 ms of work: more would hold up the streams of a busy server."""
+MAX_NUMBER = 2**53
+"""No record ever has such a number; beyond it a reader in JavaScript could not tell two apart."""
 
 
 class RecordRing:

@@ -27,3 +27,9 @@ DRAFTER_OPERATIONS: tuple[DrafterOperation, ...] = get_args(DrafterOperation)
 OperationResult = Literal["ok", "refused", "busy", "failed", "unauthorized"]
 OPERATION_RESULTS: tuple[OperationResult, ...] = get_args(OperationResult)
 """How an operation ended."""
+
+RefusalReason = Literal["host", "route", "key", "request", "body", "busy", "draining", "deadline"]
+REFUSAL_REASONS: tuple[RefusalReason, ...] = get_args(RefusalReason)
+"""host: asked by a name that is not allowed; route: none, or not open; key: none, or a wrong one;
+request: asks for what it may not, or more of it; body: too large, too slow, or no JSON; busy: too
+many at a time; draining: the server is stopping; deadline: took too long."""

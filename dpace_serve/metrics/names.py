@@ -284,6 +284,17 @@ CALIBRATED_STEP_SECONDS = MetricSpec(
     ("num_draft_tokens",),
 )
 
+REQUESTS_REFUSED = MetricSpec(
+    "dpace_requests_refused_total",
+    "counter",
+    "Requests that did not reach the engine, or whose answer was ended early. reason=host: asked "
+    "by a name that is not allowed; route: none, or not open; key: none, or a wrong one; request: "
+    "asks for what it may not, or more of it; body: too large, too slow, or no JSON; busy: too "
+    "many at a time (429); draining: the server is stopping; deadline: took too long. Wrong admin "
+    "keys are in dpace_drafter_swaps_total.",
+    ("reason",),
+)
+
 CALIBRATED_METRICS = (
     CALIBRATED_DECODE_STEPS,
     CALIBRATED_DECODE_SECONDS,
@@ -328,5 +339,8 @@ EVENT_METRICS = (
 VERDICT_METRICS = (VERDICT_LIFT, VERDICT_DECISION)
 """What is worked out when it is scraped."""
 
-METRICS = (*EVENT_METRICS, *VERDICT_METRICS)
+GATE_METRICS = (REQUESTS_REFUSED,)
+"""What is counted before the engine, drafter or none."""
+
+METRICS = (*EVENT_METRICS, *VERDICT_METRICS, *GATE_METRICS)
 """All metrics, in the order of the documentation."""

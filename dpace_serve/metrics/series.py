@@ -52,7 +52,9 @@ class MetricCollectors:
             if spec in left_out:
                 continue
             if spec.type == "counter":
-                self.counters[spec] = _Counter(spec.name, spec.help, spec.labels, registry=registry)
+                self.counters[spec] = PlainCounter(
+                    spec.name, spec.help, spec.labels, registry=registry
+                )
             elif spec.type == "gauge":
                 self.gauges[spec] = Gauge(spec.name, spec.help, spec.labels, registry=registry)
             else:
@@ -221,8 +223,11 @@ class LabelledCount:
             self._counter.remove(*labels)
 
 
-class _Counter(Counter):
+class PlainCounter(Counter):
+    """A counter without the time of its creation, which would be one more series for each."""
+
     def collect(self) -> Iterable[Metric]:
+        """Its samples."""
         return _without_created(super().collect())
 
 

@@ -1,21 +1,24 @@
-"""Puts what is ours before SGLang's HTTP application, once its engine is up and proved hooked."""
+"""Serves SGLang's HTTP application behind what is ours, once its engine is up and proved hooked."""
 
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from fastapi import FastAPI
 
 from dpace_serve.drafter import doctor
 from dpace_serve.drafter.target import find_target_folder
 from dpace_serve.errors import CheckpointError, EngineError
+from dpace_serve.gate.draining import Drain
+from dpace_serve.gate.stack import ServerKeys
 from dpace_serve.live.admin_key import read_admin_key
 from dpace_serve.serve_config import ServeConfig
+from dpace_serve.sglang_engine.draining import drain_at_sigterm
 from dpace_serve.sglang_engine.hooking import not_applied
 from dpace_serve.sglang_engine.step_records import REPORT
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
     from sglang.srt.managers.tokenizer_manager import TokenizerManager
     from sglang.srt.parser.template_manager import TemplateManager
     from sglang.srt.server_args import PortArgs, ServerArgs
@@ -27,13 +30,32 @@ logger = logging.getLogger(__name__)
 
 ALGORITHM = "DFLASH"
 
-_asked: list[ServeConfig] = []
-"""What `dpace serve` was given; nothing under SGLang's own commands."""
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What `dpace serve` was given.
+
+    Attributes:
+        config: Beside SGLang's own arguments.
+        keys: The keys of the server.
+    """
+
+    config: ServeConfig
+    keys: ServerKeys
 
 
-def set_configuration(config: ServeConfig) -> None:
-    """Say what the next server of this process is given beside SGLang's own arguments."""
-    _asked[:] = [config]
+_asked: list[Asked] = []
+"""Of the next server of this process; nothing under SGLang's own commands."""
+
+
+def set_configuration(config: ServeConfig, keys: ServerKeys) -> None:
+    """Say what the next server of this process is given beside SGLang's own arguments.
+
+    Args:
+        config: What `dpace serve` was given.
+        keys: The keys of the server, none of which SGLang itself has.
+    """
+    _asked[:] = [Asked(config, keys)]
 
 
 def serve_with_routes(  # noqa: PLR0913, PLR0917  (as SGLang has it)
@@ -60,9 +82,12 @@ def serve_with_routes(  # noqa: PLR0913, PLR0917  (as SGLang has it)
     recording = None
     served = _drafted_server()
     if served is not None:
-        config = _configuration(served)
-        recording = _start(tokenizer_manager, config, served, scheduler_infos)
-        _put_in_front(app, config, recording)
+        recording = _start(tokenizer_manager, _configuration(served), served, scheduler_infos)
+    drain = Drain()
+    launch_callback = _put_ours_before(app, recording, drain, launch_callback)
+    for asked in _asked:
+        limit_seconds = asked.config.shutdown_timeout_seconds
+        drain_at_sigterm(tokenizer_manager, drain, limit_seconds=limit_seconds)
     try:
         original(
             server_args,
@@ -124,7 +149,7 @@ def _drafted_server() -> "DraftedServer | None":
 def _configuration(served: "DraftedServer") -> ServeConfig:
     """What was given, or what follows from SGLang's own command line after the same checks."""
     if _asked:
-        return _asked[0]
+        return _asked[0].config
     folder = find_target_folder(served.drafter)
     if folder is None:
         raise CheckpointError(f"{served.drafter}: the drafter has no local copy. Download it.")
@@ -150,26 +175,24 @@ def _start(
     return recording
 
 
-def _put_in_front(app: FastAPI, config: ServeConfig, recording: "Recording") -> None:
-    """Let our own application answer before SGLang's, outside of all that is around that."""
+def _put_ours_before(
+    app: "FastAPI",
+    recording: "Recording | None",
+    drain: Drain,
+    launch_callback: Callable[[], None] | None,
+) -> Callable[[], None] | None:
+    """What SGLang is to call once it is ready."""
     from sglang.srt.runtime_context import get_serving
 
-    from dpace_serve.sglang_engine.front import Front
-    from dpace_serve.sglang_engine.metrics_page import metrics_page
-    from dpace_serve.web import routes
-    from dpace_serve.web.workload_header import WorkloadHeader
+    from dpace_serve.sglang_engine import entrance
+    from dpace_serve.sglang_engine.start_pass import StartPass
 
-    ours = FastAPI(openapi_url=None)
-    key = get_serving().api_key
-    routes.attach(ours, [key] if key else [], read_admin_key(config.admin_key_file, os.environ))
-    ours.state.dpace = recording.book
-    ours.state.dpace_operations = recording.operations
-    ours.state.dpace_comparisons = recording.comparisons
-    page = metrics_page(recording.registry)
-    inner = app.build_middleware_stack
-
-    def build_middleware_stack() -> Front:
-        return Front(WorkloadHeader(inner()), ours, page)
-
-    # SGLang adds its key check after us, and what is added last stands outermost.
-    vars(app)["build_middleware_stack"] = build_middleware_stack
+    if _asked:
+        # Not as an argument of SGLang, which it would log.
+        start_pass = StartPass(lambda key: get_serving().override(api_key=key))
+        entrance.put_gate(app, recording, _asked[0].config, _asked[0].keys, start_pass, drain)
+        return start_pass.before(launch_callback)
+    if recording is not None:
+        key = get_serving().api_key
+        entrance.put_front(app, recording, [key] if key else [], read_admin_key(None, os.environ))
+    return launch_callback

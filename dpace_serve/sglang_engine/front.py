@@ -23,8 +23,9 @@ WEIGHT_PATHS = frozenset({
     "/update_weights_from_distributed",
     "/update_weights_from_ipc",
     "/update_weights_from_tensor",
+    "/weights_checker",
 })  # fmt: skip
-"""SGLang's routes that write weights, the target's too."""
+"""SGLang's routes that write weights, the target's too: its checker can reset them to noise."""
 
 
 class Front:

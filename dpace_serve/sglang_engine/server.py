@@ -3,16 +3,16 @@
 import argparse
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from dpace_serve.drafter import checkpoint
 from dpace_serve.errors import CheckpointError, ConfigError, DpaceError, EngineError
+from dpace_serve.gate import stack, tls
 from dpace_serve.serve_config import ServeConfig
 from dpace_serve.sglang_engine import plugin, start_checks
-from dpace_serve.web.free_port import require_free_port
 
 if TYPE_CHECKING:
     from sglang.srt.server_args import ServerArgs
@@ -27,6 +27,7 @@ OTHER_SPECULATION_ARGUMENTS = (
 )
 OTHER_LAUNCH_ARGUMENTS = (
     "config",
+    "enable_http2",
     "encoder_only",
     "grpc_mode",
     "grpc_port",
@@ -35,6 +36,10 @@ OTHER_LAUNCH_ARGUMENTS = (
     "use_ray",
 )
 """Ways to start SGLang that have no API process of the kind that records requests."""
+TLS_ARGUMENTS = ("enable_ssl_refresh", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+SECRET_ARGUMENTS = ("admin_api_key", "ssl_keyfile_password")
+"""What is not repeated in a message; SGLang itself logs all of its arguments."""
+API_KEY_FLAG = "--api-key"
 RUST_SERVER_VARIABLE = "SGLANG_RUST_SERVER"
 
 
@@ -43,15 +48,20 @@ def serve(config: ServeConfig) -> None:
 
     Raises:
         CheckpointError: If the target or the drafter is missing, damaged or does not fit.
-        ConfigError: If the port is taken, or something is asked for that cannot be had here.
+        ConfigError: If the port is taken, everyone could use the server by oversight, or something
+            is asked for that cannot be had here.
         EngineError: If the engine is absent, of another version, not hooked, or fails.
     """
     start_checks.require_possible(config)
-    require_free_port(config.host, config.port)
+    stack.require_possible(config)
     num_draft_tokens = start_checks.require_servable(config)
     start_checks.require_installed()
     _set_environment()
-    _run(_server_arguments(config, num_draft_tokens), config)
+    ours = our_arguments(config, num_draft_tokens)
+    engine_key = require_compatible(ours, config.engine_args)
+    keys = stack.server_keys(config, [engine_key] if engine_key else [], os.environ)
+    stack.require_guarded(config, keys)
+    _run(_server_arguments(config, ours), config, keys)
 
 
 def require_same_reading(folder: Path) -> None:
@@ -115,6 +125,12 @@ def our_arguments(config: ServeConfig, num_draft_tokens: int | None) -> list[str
     ]
     if config.eager:
         arguments.append("--disable-cuda-graph")
+    if config.tls is not None:
+        names = tls.uvicorn_tls(config.tls)
+        arguments += [
+            f"--ssl-certfile={names['ssl_certfile']}",
+            f"--ssl-keyfile={names['ssl_keyfile']}",
+        ]
     if num_draft_tokens is not None:
         arguments += [
             "--speculative-algorithm=DFLASH",
@@ -124,30 +140,66 @@ def our_arguments(config: ServeConfig, num_draft_tokens: int | None) -> list[str
     return arguments
 
 
-def _server_arguments(config: ServeConfig, num_draft_tokens: int | None) -> "ServerArgs":
+def require_compatible(ours: Sequence[str], given: Sequence[str]) -> str | None:
+    """Check the user's own arguments of SGLang.
+
+    Args:
+        ours: What is decided here.
+        given: The user's.
+
+    Returns:
+        The API key among them; None where there is none.
+
+    Raises:
+        ConfigError: If they are wrong or contradict ours.
+    """
+    from sglang.srt.server_args import ServerArgs
+
+    parser = _Parser()
+    ServerArgs.add_cli_args(parser)
+    before, after = parser.parse_args(ours), parser.parse_args([*ours, *given])
+    flags = [argument.partition("=")[0] for argument in ours]
+    reserved = [flag.removeprefix("--").replace("-", "_") for flag in flags]
+    others = (*OTHER_SPECULATION_ARGUMENTS, *OTHER_LAUNCH_ARGUMENTS, *TLS_ARGUMENTS)
+    for name in dict.fromkeys([*reserved, *others, *SECRET_ARGUMENTS]):
+        if getattr(after, name) != getattr(before, name):
+            got = "one" if name in SECRET_ARGUMENTS else repr(getattr(after, name))
+            raise ConfigError(
+                f"engine arguments must leave {name} to `dpace serve`, got {got}. Use its own "
+                "option, or drop it."
+            )
+    key: str | None = after.api_key
+    return key
+
+
+def without_api_key(arguments: Iterable[str]) -> list[str]:
+    """The arguments without the API key: SGLang would log it, and has no need of it behind a gate.
+
+    Args:
+        arguments: What SGLang's parser has taken, so that each beginning of a flag is unambiguous.
+    """
+    kept: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        flag, equals, _ = argument.partition("=")
+        if len(flag) <= len("--") or not API_KEY_FLAG.startswith(flag):
+            kept.append(argument)
+        elif not equals:
+            next(rest, None)
+    return kept
+
+
+def _server_arguments(config: ServeConfig, ours: Sequence[str]) -> "ServerArgs":
     """The arguments of SGLang's server: ours, and the user's own behind them.
 
     Raises:
         CheckpointError: If SGLang reads another drafter than we do.
-        ConfigError: If the user's are wrong or contradict ours.
     """
-    from sglang.srt.server_args import ServerArgs, prepare_server_args
+    from sglang.srt.server_args import prepare_server_args
 
-    ours = our_arguments(config, num_draft_tokens)
-    parser = _Parser()
-    ServerArgs.add_cli_args(parser)
-    before, after = parser.parse_args(ours), parser.parse_args([*ours, *config.engine_args])
-    flags = [argument.partition("=")[0] for argument in ours]
-    reserved = [flag.removeprefix("--").replace("-", "_") for flag in flags]
-    for name in dict.fromkeys([*reserved, *OTHER_SPECULATION_ARGUMENTS, *OTHER_LAUNCH_ARGUMENTS]):
-        if getattr(after, name) != getattr(before, name):
-            raise ConfigError(
-                f"engine arguments must leave {name} to `dpace serve`, got "
-                f"{getattr(after, name)!r}. Use its own option, or drop it."
-            )
     if config.drafter is not None:
         require_same_reading(config.drafter)
-    return prepare_server_args([*ours, *config.engine_args])
+    return prepare_server_args([*ours, *without_api_key(config.engine_args)])
 
 
 class _Parser(argparse.ArgumentParser):
@@ -155,7 +207,7 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"engine arguments: {message}. See SGLang's server arguments.")
 
 
-def _run(server_args: "ServerArgs", config: ServeConfig) -> None:
+def _run(server_args: "ServerArgs", config: ServeConfig, keys: stack.ServerKeys) -> None:
     from sglang.srt.entrypoints.http_server import launch_server
     from sglang.srt.plugins import load_plugins
     from sglang.srt.utils import kill_process_tree
@@ -163,7 +215,7 @@ def _run(server_args: "ServerArgs", config: ServeConfig) -> None:
     from dpace_serve.sglang_engine import application, hooking
     from dpace_serve.sglang_engine.hooks import all_hooks
 
-    application.set_configuration(config)
+    application.set_configuration(config, keys)
     load_plugins()
     missing = hooking.not_applied(all_hooks())
     if missing:  # without it there would be nobody to see that the others are missing

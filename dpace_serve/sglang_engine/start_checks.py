@@ -1,6 +1,5 @@
 """What is checked before the engine starts: the settings, the files, the plugin."""
 
-import json
 import logging
 import os
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from pathlib import Path
 from dpace_serve.drafter import checkpoint, doctor
 from dpace_serve.drafter.speculators import is_speculators
 from dpace_serve.drafter.target import find_target_folder, read_target
+from dpace_serve.drafter.weight_files import read_json
 from dpace_serve.errors import CheckpointError, ConfigError, EngineError
 from dpace_serve.live.admin_key import read_admin_key
 from dpace_serve.serve_config import ServeConfig
@@ -22,6 +22,10 @@ MASK_EMBEDDING = "mask_embedding.pt"
 _ONE_DRAFTER = "SGLang hosts one drafter"
 _NO_LENGTHS = "SGLang drafts full blocks always"
 _NO_STEP_CLOCK = "steps of SGLang are not timed"
+
+
+def _asks_for_client_certificates(config: ServeConfig) -> bool:
+    return config.tls is not None and config.tls.client_ca_file is not None
 
 
 def _is_shorter(config: ServeConfig) -> bool:
@@ -40,9 +44,9 @@ _CANNOT: dict[str, tuple[Callable[[ServeConfig], bool], str]] = {
     "num_draft_tokens": (_is_shorter, _NO_LENGTHS),
     "step_times": (lambda config: config.step_times is not None, _NO_STEP_CLOCK),
     "verdict.step_times": (lambda config: bool(config.verdict.step_times), _NO_STEP_CLOCK),
-    "shutdown_timeout_seconds": (
-        lambda config: "shutdown_timeout_seconds" in config.model_fields_set,
-        "it stops when all running answers have ended",
+    "tls.client_ca_file": (
+        _asks_for_client_certificates,
+        "its server asks for no client certificates",
     ),
     "capture": (
         lambda config: config.capture is not None,
@@ -92,7 +96,7 @@ def require_readable_by_engine(folder: Path) -> None:
         CheckpointError: If it would serve another drafter than the one in the folder, or change
             the target.
     """
-    values = json.loads((folder / checkpoint.CONFIG_FILE).read_text(encoding="utf-8"))
+    values = read_json(folder / checkpoint.CONFIG_FILE)
     if is_speculators(values):
         raise CheckpointError(
             f"{folder}: SGLang reads the z-lab layout only, this is the one of speculators. Convert"

@@ -1,6 +1,5 @@
 """The prompts that tuning measures with: chats of any length, and texts to continue."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dpace_serve.demo.prompts import LibraryLines, read_lines
 from dpace_serve.errors import ConfigError
+from dpace_serve.outside_text import json_problem, parse_json
 from dpace_serve.vllm_engine.tuning_calls import ChatMessage, TuningPrompt
 
 logger = logging.getLogger(__name__)
@@ -92,9 +92,11 @@ _LINE_KINDS: dict[str, type[_Chat | _Text | _LibraryText]] = {
 
 def _asked(line: str, place: str) -> str | tuple[ChatMessage, ...] | None:
     try:
-        values = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{place}: not valid JSON ({error.msg}). Correct the line.") from None
+        values = parse_json(line)
+    except ValueError as error:
+        raise ConfigError(
+            f"{place}: not valid JSON ({json_problem(error)}). Correct the line."
+        ) from None
     kind = next((key for key in _LINE_KINDS if isinstance(values, dict) and key in values), None)
     if kind is None:
         raise ConfigError(

@@ -4,7 +4,6 @@ vLLM reads such a table as `num_speculative_tokens_per_batch_size`; batch sizes 
 last range draft as that range does.
 """
 
-import json
 from argparse import Namespace
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -16,6 +15,7 @@ from dpace_serve.config import Config, build_config
 from dpace_serve.drafter import checkpoint
 from dpace_serve.durable_file import write_whole
 from dpace_serve.errors import ConfigError
+from dpace_serve.outside_text import MAX_JSON_BYTES, parse_json, read_text
 from dpace_serve.serve_config import ServeConfig
 
 TABLE_KEY = "num_speculative_tokens_per_batch_size"
@@ -98,7 +98,7 @@ def read_schedule(path: Path) -> BlockSchedule:
         ConfigError: If the file cannot be read or is no such schedule.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(read_text(path, max_bytes=MAX_JSON_BYTES))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}). Check the path.") from None
     except ValueError:

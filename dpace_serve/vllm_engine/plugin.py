@@ -88,17 +88,23 @@ class AcceptanceEndpoint:
         Raises:
             ConfigError: If the admin key cannot be used.
         """
+        from dpace_serve.gate import api_document, stack
         from dpace_serve.live.admin_key import read_admin_key
-        from dpace_serve.vllm_engine import graceful_stop
+        from dpace_serve.vllm_engine import graceful_stop, recording
         from dpace_serve.vllm_engine.api_keys import api_keys
         from dpace_serve.web import routes
         from dpace_serve.web.workload_header import WorkloadHeader
 
         args = app.state.args
-        config = getattr(args, "dpace_config", None)
-        key_file = None if config is None else config.admin_key_file
+        config: ServeConfig | None = getattr(args, "dpace_config", None)
         app.add_middleware(WorkloadHeader)
-        routes.attach(app, api_keys(args), read_admin_key(key_file, os.environ))
+        if config is None:  # under vLLM's own commands its server is left as it is
+            routes.attach(app, api_keys(args), read_admin_key(None, os.environ))
+        else:
+            keys = stack.server_keys(config, api_keys(args), os.environ)
+            routes.attach(app, keys.api, keys.admin)
+            api_document.attach(app, app, config, keys)
+            app.state.dpace_drain = stack.install(app, config, keys, recording.refusal_count())
         graceful_stop.call_after_answers(app, _close_recording)
 
     async def init_state(
@@ -115,7 +121,9 @@ class AcceptanceEndpoint:
         Raises:
             EngineError: If the general plugin did not load, so that the engine is not ours.
         """
-        from vllm.exceptions import VLLMServerError
+        from vllm.exceptions import VLLMServerError, VLLMValidationError
+
+        from dpace_serve.vllm_engine import unsatisfied_grammar
 
         if engine_client is not None and not is_registered():
             raise EngineError(
@@ -125,6 +133,10 @@ class AcceptanceEndpoint:
         config = getattr(args, "dpace_config", None)
         watch = getattr(args, "dpace_watch", None)
         record_until_the_end(engine_client, state, config, (VLLMServerError,))
+        if engine_client is not None and config is not None:
+            refusing = unsatisfied_grammar.refusing(engine_client.generate, VLLMValidationError)
+            vars(engine_client)["generate"] = refusing
+        drain_first(engine_client, state, config)
         # Last, so that it looks first: Ctrl-C ends the engine too, while shadows are still fetched.
         if engine_client is not None and watch is not None:
             watch.watch(engine_client)
@@ -155,6 +167,24 @@ def record_until_the_end(
     state.dpace = None if recorded is None else recorded.recorder
     state.dpace_operations = None if recorded is None else recorded.operations
     state.dpace_comparisons = None if recorded is None else recorded.comparisons
+
+
+def drain_first(
+    engine_client: "EngineClient | None", state: "State", config: "ServeConfig | None"
+) -> None:
+    """Let all answers end before the engine stops, and before shadows of theirs are fetched.
+
+    Args:
+        engine_client: The engine; none generates nothing.
+        state: Where `attach_router` left the drain.
+        config: What `dpace serve` was given; under vLLM's own commands there is none.
+    """
+    from dpace_serve.vllm_engine import graceful_stop
+
+    if engine_client is not None and config is not None:
+        graceful_stop.drain_before_shutdown(
+            engine_client, state.dpace_drain, limit_seconds=config.shutdown_timeout_seconds
+        )
 
 
 async def _close_recording(app: "FastAPI") -> None:

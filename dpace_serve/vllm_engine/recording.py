@@ -27,6 +27,7 @@ from dpace_serve.live.traffic import Traffic
 from dpace_serve.live.verdict_terms import verdict_terms
 from dpace_serve.metrics.drafters import LoadedDrafter
 from dpace_serve.metrics.exporter import AcceptanceMetrics
+from dpace_serve.metrics.refusals import RefusalCount
 from dpace_serve.metrics.verdicts import VerdictMetrics
 from dpace_serve.serve_config import ServeConfig
 from dpace_serve.vllm_engine.arrivals import Arrivals
@@ -78,6 +79,11 @@ class Recording:
         await self.finish_shadows()
         for close in self.files:
             await asyncio.to_thread(close, CLOSE_SECONDS)
+
+
+def refusal_count() -> RefusalCount:
+    """Counts what the gate refuses, on the engine's own page of metrics; made once."""
+    return RefusalCount(REGISTRY)
 
 
 def start_recording(

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dpace_serve.errors import ConfigError, EngineError
+from dpace_serve.gate import stack, tls
 from dpace_serve.live.admin_key import read_admin_key
 from dpace_serve.serve_config import ServeConfig
 from dpace_serve.vllm_engine import block_schedule, model_runner, plugin, start_checks
+from dpace_serve.vllm_engine.api_keys import api_keys
 from dpace_serve.vllm_engine.drafter_worker import WORKER_EXTENSION
 from dpace_serve.vllm_engine.engine_log import write_as_the_engine
 from dpace_serve.vllm_engine.engine_watch import EngineWatch
 from dpace_serve.vllm_engine.hosted_checkpoints import additional_config
-from dpace_serve.web.free_port import require_free_port
 
 if TYPE_CHECKING:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -35,8 +36,13 @@ CPU_ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
 }
 
+CONNECTION_SECONDS = 3
+"""How long connections may take to close when the engine has stopped: a client that does not read
+what it has been sent holds one open for ever."""
+
 OTHER_SPECULATION_ARGUMENTS = ("spec_method", "spec_model", "spec_tokens")
 OTHER_LAUNCH_ARGUMENTS = ("headless", "api_server_count", "uds")
+TLS_ARGUMENTS = ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs", "ssl_cert_reqs")
 
 
 def serve(config: ServeConfig) -> None:
@@ -48,8 +54,10 @@ def serve(config: ServeConfig) -> None:
             set here.
         EngineError: If the engine is absent, of another version, or fails.
     """
-    require_free_port(config.host, config.port)
-    _run(prepared_arguments(config))
+    stack.require_possible(config)
+    args = prepared_arguments(config)
+    stack.require_guarded(config, stack.server_keys(config, api_keys(args), os.environ))
+    _run(args)
 
 
 def prepared_arguments(config: ServeConfig) -> Namespace:
@@ -147,7 +155,10 @@ def _our_arguments(config: ServeConfig, num_draft_tokens: int | None) -> dict[st
         "dtype": config.dtype,
         "shutdown_timeout": config.shutdown_timeout_seconds,
         "speculative_config": None,
+        "allowed_origins": [],  # its default lets every web page read what is answered
     }
+    if config.tls is not None:
+        arguments |= tls.uvicorn_tls(config.tls)
     if config.eager:
         arguments["enforce_eager"] = True
     if num_draft_tokens is not None:
@@ -208,7 +219,10 @@ def _parse_others(
     Raises:
         ConfigError: If they set one that is decided here, or that one API process cannot follow.
     """
-    closed = (*reserved, *OTHER_SPECULATION_ARGUMENTS, *OTHER_LAUNCH_ARGUMENTS)
+    closed = (
+        *dict.fromkeys((*reserved, *OTHER_SPECULATION_ARGUMENTS, *OTHER_LAUNCH_ARGUMENTS)),
+        *TLS_ARGUMENTS,
+    )
     untouched = object()
     # argparse leaves what a namespace already has, unless the command line sets it.
     start = Namespace(**dict.fromkeys(closed, untouched))
@@ -263,7 +277,7 @@ def _run(args: Namespace) -> None:
     plugin.register()
     watch = args.dpace_watch = EngineWatch()
     try:
-        uvloop.run(run_server(args))
+        uvloop.run(run_server(args, timeout_graceful_shutdown=CONNECTION_SECONDS))
     except KeyboardInterrupt:
         logger.info("stopped before the server was ready")
     except Exception as error:

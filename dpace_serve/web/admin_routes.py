@@ -17,6 +17,7 @@ from dpace_serve.live.admission import NAME_PATTERN, REVISION_PATTERN, DrafterRe
 from dpace_serve.live.operations import OperationName, Operations
 from dpace_serve.web.error_response import error_response
 from dpace_serve.web.key_guard import PREFIX
+from dpace_serve.web.model_document import body_document, query_document
 
 MAX_BODY_BYTES = 64 * 1024
 
@@ -37,25 +38,25 @@ class ChallengerChoice(Config):
 BodyT = TypeVar("BodyT", DrafterRequest, ChallengerChoice)
 
 
-@router.put("/drafters/champion")
+@router.put("/drafters/champion", openapi_extra=body_document(DrafterRequest))
 async def swap(request: Request) -> JSONResponse:
     """Load a drafter and let it serve the requests that come from now on."""
     return await _answered(_swap(request))
 
 
-@router.put("/drafters/challenger")
+@router.put("/drafters/challenger", openapi_extra=body_document(DrafterRequest))
 async def challenge(request: Request) -> JSONResponse:
     """Load a drafter and compare it with the champion."""
     return await _answered(_challenge(request))
 
 
-@router.delete("/drafters/challenger")
+@router.delete("/drafters/challenger", openapi_extra=query_document(ChallengerChoice))
 async def drop(request: Request) -> JSONResponse:
     """End a challenger's comparison; `?name=` where there are several, `&revision=` to be sure."""
     return await _answered(_drop(request))
 
 
-@router.post("/promote")
+@router.post("/promote", openapi_extra=body_document(ChallengerChoice, is_required=False))
 async def promote(request: Request) -> JSONResponse:
     """Make a challenger the champion."""
     return await _answered(_promote(request))

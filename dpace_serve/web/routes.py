@@ -12,12 +12,13 @@ from dpace_serve.dashboard.routes import build_router, public_paths
 from dpace_serve.live.comparisons import Comparisons
 from dpace_serve.live.operations import Operations
 from dpace_serve.live.record_book import MAX_RECORDS
-from dpace_serve.live.record_ring import MAX_READ
+from dpace_serve.live.record_ring import MAX_NUMBER, MAX_READ
 from dpace_serve.web import admin_routes
 from dpace_serve.web.acceptance_view import AcceptanceView
 from dpace_serve.web.key_guard import PREFIX, KeyGuard, is_admin, require_separate
+from dpace_serve.web.validated_route import ValidatedRoute
 
-router = APIRouter(prefix=PREFIX, tags=["dpace"])
+router = APIRouter(prefix=PREFIX, tags=["dpace"], route_class=ValidatedRoute)
 
 
 @router.get("/acceptance")
@@ -38,7 +39,9 @@ async def acceptance(
 @router.get("/acceptance/records")
 async def acceptance_records(
     request: Request,
-    after: Annotated[int, Query(ge=0, description="number of the last record read")] = 0,
+    after: Annotated[
+        int, Query(ge=0, le=MAX_NUMBER, description="number of the last record read")
+    ] = 0,
     limit: Annotated[int, Query(ge=0, le=MAX_READ, description="records at most")] = MAX_READ,
 ) -> JSONResponse:
     """Records in the order of their numbers, for a reader that follows them.

@@ -1,13 +1,13 @@
 """Who answers under the URL of an arm, asked before a run begins."""
 
 import http.client
-import json
 from pathlib import Path
 
 from dpace_loadtest.connections import ConnectionPool
 from dpace_loadtest.scenario import ArmConfig, ScenarioConfig
 from dpace_loadtest.visit import ArmAccess
 from dpace_serve.errors import ConfigError
+from dpace_serve.outside_text import MAX_KEY_BYTES, parse_json, read_text
 
 LOOK_UP_TIMEOUT_SECONDS = 30.0
 MAX_ANSWER_BYTES = 1_000_000
@@ -32,8 +32,8 @@ def read_key(path: Path) -> str:
         ConfigError: If it cannot be read or holds none.
     """
     try:
-        key = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
+        key = read_text(path, max_bytes=MAX_KEY_BYTES).strip()
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise ConfigError(f"{path}: cannot be read ({reason}). Check api_key_file.") from None
     if not key or not key.isascii() or not key.isprintable():
@@ -56,7 +56,7 @@ def _first_model(pool: ConnectionPool, url: str, key: str | None) -> str:
     if response.status == 401:
         raise ConfigError(f"{url}: the server wants an API key. Set the arm's api_key_file.")
     try:
-        return str(json.loads(said)["data"][0]["id"])
+        return str(parse_json(said)["data"][0]["id"])
     except (ValueError, TypeError, KeyError, IndexError):
         raise ConfigError(
             f"{url}: must list its models under /v1/models, answered with {response.status}. "

@@ -6,7 +6,6 @@ schedule, so that together they send exactly it, however many they are.
 """
 
 import itertools
-import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from dpace_loadtest.rate_profile import ProfilePoint, RateProfile
 from dpace_serve.config import Config
 from dpace_serve.demo.prompts import read_lines
 from dpace_serve.errors import ConfigError
+from dpace_serve.outside_text import json_problem, parse_json
 
 ProcessName = Literal["constant", "poisson", "gamma"]
 
@@ -102,9 +102,11 @@ def trace_rate(recorded: Sequence[float]) -> float:
 
 def _moment(line: str, *, place: str) -> float:
     try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{place}: not valid JSON ({error.msg}). Correct the line.") from None
+        value = parse_json(line)
+    except ValueError as error:
+        raise ConfigError(
+            f"{place}: not valid JSON ({json_problem(error)}). Correct the line."
+        ) from None
     if isinstance(value, dict):
         value = value.get("timestamp")
     # json reads NaN and Infinity too; only a number is within these bounds.

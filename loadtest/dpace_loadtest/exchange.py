@@ -1,7 +1,6 @@
 """One request and its streamed answer over a socket, and how it ended."""
 
 import http.client
-import json
 import socket
 import time
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from dpace_loadtest.connections import ConnectionPool
 from dpace_loadtest.rows import Outcome
 from dpace_loadtest.stream import EventReader, StreamedAnswer
+from dpace_serve.outside_text import parse_json
 
 RECEIVE_BYTES = 65_536
 ERROR_CHARACTERS = 300
@@ -157,7 +157,7 @@ def _of_status(status: int) -> Outcome:
 def _reason_of(response: http.client.HTTPResponse) -> str:
     said = response.read(RECEIVE_BYTES).decode("utf-8", "replace")
     try:
-        body = json.loads(said)
+        body = parse_json(said)
     except ValueError:
         return said or response.reason
     error = body.get("error", body) if isinstance(body, dict) else body

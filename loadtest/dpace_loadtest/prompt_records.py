@@ -1,6 +1,5 @@
 """Conversations of a JSONL file in the shapes that prompts are usually shared in."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from dpace_loadtest.conversation import Message, Role
 from dpace_serve.demo.prompts import read_lines
 from dpace_serve.errors import ConfigError
+from dpace_serve.outside_text import json_problem, parse_json
 
 _SHAREGPT_ROLES: dict[str, Role] = {
     "system": "system",
@@ -62,9 +62,11 @@ def read_records(path: Path) -> list[RecordedPrompt]:
 
 def _parse(line: str, *, place: str) -> RecordedPrompt:
     try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{place}: not valid JSON ({error.msg}). Correct the line.") from None
+        record = parse_json(line)
+    except ValueError as error:
+        raise ConfigError(
+            f"{place}: not valid JSON ({json_problem(error)}). Correct the line."
+        ) from None
     if isinstance(record, dict):
         # The first that a record has: chats often keep their first question as `prompt` too.
         for key, read in _SHAPES.items():

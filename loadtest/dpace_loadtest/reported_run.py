@@ -59,8 +59,10 @@ def reported_run(
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="dpace-report-")))
         rows = folder / "rows.jsonl"
         readers = [
-            opened.enter_context(contextlib.closing(RecordReader(url, key=key)))
-            for url, key in _servers(scenario).items()
+            opened.enter_context(
+                contextlib.closing(RecordReader(url, key=key, observation_url=observation))
+            )
+            for url, (key, observation) in _servers(scenario).items()
         ]
         with contextlib.ExitStack() as following:
             for reader in readers:
@@ -109,12 +111,14 @@ def _busiest(record: RunRecord) -> dict[tuple[str, float], float]:
     return shares
 
 
-def _servers(scenario: ScenarioConfig) -> Mapping[str, str | None]:
-    """Address and key of each server, once; arms that share one share its key too."""
-    servers: dict[str, str | None] = {}
+def _servers(scenario: ScenarioConfig) -> Mapping[str, tuple[str | None, str | None]]:
+    """Key and address of the records of each server, once; arms that share one share them too."""
+    servers: dict[str, tuple[str | None, str | None]] = {}
     for arm in scenario.arms:
+        url = scenario.url_of(arm)
         key = None if arm.api_key_file is None else read_key(arm.api_key_file)
-        servers[scenario.url_of(arm)] = key or servers.get(scenario.url_of(arm))
+        former_key, former_observation = servers.get(url, (None, None))
+        servers[url] = (key or former_key, arm.observation_url or former_observation)
     return servers
 
 

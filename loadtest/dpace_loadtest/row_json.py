@@ -1,7 +1,7 @@
 """RequestRow as a line of JSON and back; a row of another shape is an error that names its line."""
 
+import io
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any, get_args
 from dpace_loadtest.rows import Outcome, Phase, RequestRow
 from dpace_serve.acceptance import json_row
 from dpace_serve.errors import ConfigError
+from dpace_serve.outside_text import open_file, parse_json
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -33,18 +34,18 @@ def from_dict(row: Mapping[str, Any]) -> RequestRow:
     found = RequestRow(
         response_id=json_row.text(row, "response_id"),
         arm=json_row.text(row, "arm"),
-        load=_number(row, "load"),
+        load=json_row.number(row, "load"),
         round=json_row.integer(row, "round"),
         phase=json_row.choice(row, "phase", PHASES),
         workload=json_row.text(row, "workload"),
         prompt_key=json_row.text(row, "prompt_key"),
         session=json_row.integer(row, "session"),
         turn=json_row.integer(row, "turn"),
-        scheduled_seconds=_number(row, "scheduled_seconds"),
-        sent_seconds=_number(row, "sent_seconds"),
+        scheduled_seconds=json_row.number(row, "scheduled_seconds"),
+        sent_seconds=json_row.number(row, "sent_seconds"),
         first_token_seconds=_number_or_none(row, "first_token_seconds"),
         last_token_seconds=_number_or_none(row, "last_token_seconds"),
-        ended_seconds=_number(row, "ended_seconds"),
+        ended_seconds=json_row.number(row, "ended_seconds"),
         chunk_gaps_seconds=_numbers(row, "chunk_gaps_seconds"),
         outcome=json_row.choice(row, "outcome", OUTCOMES),
         status=None if row["status"] is None else json_row.integer(row, "status"),
@@ -66,12 +67,7 @@ def from_line(line: str) -> RequestRow:
     Raises:
         ValueError: If it is none; see `from_dict`.
     """
-    values = json.loads(line, parse_constant=_refuse_constant)
-    if not isinstance(values, dict):
-        raise ValueError(  # noqa: TRY004 (what a caller catches is that the text is no row)
-            f"a row must be a JSON object, got {line!r:.80}. Correct the line."
-        )
-    return from_dict(values)
+    return from_dict(json_row.row_of(parse_json(line, parse_constant=_refuse_constant)))
 
 
 def write_rows(path: Path, rows: Iterable[RequestRow]) -> None:
@@ -94,8 +90,9 @@ def read_rows(path: Path) -> Iterator[RequestRow]:
         ConfigError: If the file cannot be read, or a line is no row; names the line.
     """
     try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
+        with open_file(path) as file:
+            lines = io.TextIOWrapper(file, encoding="utf-8")
+            for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield _read_line(path, number, line)
     except (OSError, UnicodeDecodeError) as error:
@@ -114,15 +111,8 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"a number must be finite, got {name}. Write null where there is none.")
 
 
-def _number(row: Mapping[str, Any], key: str) -> float:
-    value = row[key]
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError(f"{key} must be a finite number, got {value!r:.80}. Correct the row.")
-    return float(value)
-
-
 def _number_or_none(row: Mapping[str, Any], key: str) -> float | None:
-    return None if row[key] is None else _number(row, key)
+    return None if row[key] is None else json_row.number(row, key)
 
 
 def _numbers(row: Mapping[str, Any], key: str) -> tuple[float, ...]:
@@ -131,7 +121,7 @@ def _numbers(row: Mapping[str, Any], key: str) -> tuple[float, ...]:
         raise ValueError(  # noqa: TRY004 (what a caller catches is that the text is no row)
             f"{key} must be a list of numbers, got {values!r:.80}. Correct the row."
         )
-    return tuple(_number({key: value}, key) for value in values)
+    return tuple(json_row.number({key: value}, key) for value in values)
 
 
 def _count_or_none(row: Mapping[str, Any], key: str) -> int | None:

@@ -2,10 +2,14 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from dpace_serve.acceptance import json_row
 from dpace_serve.errors import ConfigError, LoadTestError
+from dpace_serve.outside_text import MAX_JSON_BYTES, parse_json, read_text
 
 _FAILURE_KEY = "failure"
 
@@ -82,12 +86,41 @@ def read_record(path: Path) -> RunRecord:
         LoadTestError: If the run has none; with the reason.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if _FAILURE_KEY in values:
-            raise LoadTestError(values[_FAILURE_KEY])
-        cells = tuple(CellRecord(**cell) for cell in values["cells"])
-        return RunRecord(**(values | {"cells": cells}))
+        values = parse_json(read_text(path, max_bytes=MAX_JSON_BYTES))
+        row = json_row.row_of(values)
+        if _FAILURE_KEY in row:
+            raise LoadTestError(str(row[_FAILURE_KEY]))
+        return _run(row)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}). Check the path.") from None
-    except (ValueError, TypeError, KeyError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path}: no record of a load test ({error}). Check the path.") from None
+
+
+def _run(row: Mapping[str, Any]) -> RunRecord:
+    json_row.require_keys(row, [field.name for field in dataclasses.fields(RunRecord)])
+    if not isinstance(row["cells"], list):
+        raise ValueError("cells must be a list")  # noqa: TRY004 (the text is no record)
+    return RunRecord(
+        run_id=json_row.text(row, "run_id"),
+        started_unix_seconds=json_row.number(row, "started_unix_seconds"),
+        num_workers=json_row.integer(row, "num_workers"),
+        prompts_sha256=json_row.text(row, "prompts_sha256"),
+        cells=tuple(_cell(json_row.row_of(cell)) for cell in row["cells"]),
+    )
+
+
+def _cell(row: Mapping[str, Any]) -> CellRecord:
+    json_row.require_keys(row, [field.name for field in dataclasses.fields(CellRecord)])
+    lag = row["p99_send_lag_ms"]
+    return CellRecord(
+        arm=json_row.text(row, "arm"),
+        load=json_row.number(row, "load"),
+        round=json_row.integer(row, "round"),
+        begin_seconds=json_row.number(row, "begin_seconds"),
+        end_seconds=json_row.number(row, "end_seconds"),
+        num_requests=json_row.integer(row, "num_requests"),
+        num_failed=json_row.integer(row, "num_failed"),
+        p99_send_lag_ms=None if lag is None else json_row.number(row, "p99_send_lag_ms"),
+        cpu_share=json_row.number(row, "cpu_share"),
+    )

@@ -21,6 +21,8 @@ class ArmConfig(Config):
     """What reports call it."""
     url: Url | None = None
     """Server; none is that of the scenario."""
+    observation_url: Url | None = None
+    """Where the server has /dpace, if it gave that a listener of its own; none is its address."""
     drafter: str | None = None
     """Drafter that every request asks for; the server must allow it (`allow_drafter_choice`)."""
     model: str | None = None

@@ -74,13 +74,19 @@ class RecordReader:
     """Follows the records of one server from the moment it is made."""
 
     def __init__(
-        self, url: str, *, key: str | None, transport: httpx2.BaseTransport | None = None
+        self,
+        url: str,
+        *,
+        key: str | None,
+        observation_url: str | None = None,
+        transport: httpx2.BaseTransport | None = None,
     ) -> None:
         """Remember where the records stand now.
 
         Args:
             url: Address of the server, with the path of its root if it has one.
             key: API key; none sends none.
+            observation_url: Where it has its records, if not there.
             transport: How to reach it; the network when not given.
 
         Raises:
@@ -88,7 +94,7 @@ class RecordReader:
         """
         self._shown = server_name(url)
         self._client = httpx2.Client(
-            base_url=url.rstrip("/"),
+            base_url=(observation_url or url).rstrip("/"),
             headers={} if key is None else {"Authorization": f"Bearer {key}"},
             timeout=_TIMEOUT_SECONDS,
             transport=transport,

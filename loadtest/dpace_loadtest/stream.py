@@ -1,9 +1,10 @@
 """A streamed answer as its bytes arrive: events, texts, and when each of them came."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+from dpace_serve.outside_text import parse_json
 
 END_OF_STREAM = b"[DONE]"
 
@@ -85,7 +86,7 @@ class StreamedAnswer:
         if data == END_OF_STREAM:
             self.is_complete = True
             return
-        chunk = json.loads(data)
+        chunk = parse_json(data)
         if not isinstance(chunk, dict):
             raise ValueError(f"an event must be a JSON object, got {data[:40]!r}")  # noqa: TRY004 - as of json
         if chunk.get("error") is not None:

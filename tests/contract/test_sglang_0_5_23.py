@@ -11,17 +11,18 @@ from types import SimpleNamespace
 import pytest
 
 from dpace_serve.errors import EngineError
+from dpace_serve.gate.draining import Drain
 from dpace_serve.sglang_engine import front, hooking, plugin, weight_updates
+from dpace_serve.sglang_engine.draining import drain_at_sigterm
 
 pytestmark = [pytest.mark.sglang]
 
-# SGLang's other routes with "weight" in their path; none of them writes one.
+# SGLang's other routes with "weight" in their path; none of them writes one here.
 READING_ROUTES = {
     "/get_weights_by_name",
     "/init_weights_send_group_for_remote_instance",
     "/send_weights_to_remote_instance",
     "/update_weight_version",
-    "/weights_checker",
 }
 LOAD_AND_REPORT = """
 import sys
@@ -196,3 +197,35 @@ def test_sglang_is_given_the_same_blocks_masks_and_taps_as_we_read():
     from dpace_serve.sglang_engine.server import require_same_reading
 
     require_same_reading(bundle.drafter_folder("dpace"))
+
+
+async def test_sglang_0_5_23_takes_sigterm_by_a_handler_that_can_be_replaced():
+    from sglang.srt.managers.tokenizer_manager import SignalHandler, TokenizerManager
+
+    # What the manager does with it: it is made of the manager, and asked for these two methods.
+    source = inspect.getsource(TokenizerManager.auto_create_handle_loop)
+    assert "signal_handler = self.signal_handler_class(self)" in source
+    assert "loop.add_signal_handler(signal.SIGTERM, signal_handler.sigterm_handler)" in source
+    assert "self.signal_handler_class = SignalHandler" in inspect.getsource(
+        TokenizerManager.init_request_dispatcher
+    )
+    manager = SimpleNamespace(signal_handler_class=SignalHandler, gracefully_exit=False)
+    drain = Drain()
+    drain_at_sigterm(manager, drain, limit_seconds=60)
+    manager.signal_handler_class(manager).sigterm_handler()
+    assert manager.gracefully_exit
+    assert drain.is_draining
+
+
+def test_sglang_0_5_23_ends_a_stream_with_done_after_an_error_too():
+    from sglang.srt.entrypoints.openai.serving_chat import OpenAIServingChat
+    from sglang.srt.entrypoints.openai.serving_completions import OpenAIServingCompletion
+
+    for generator in (
+        OpenAIServingChat._generate_chat_stream,
+        OpenAIServingCompletion._generate_completion_stream,
+    ):
+        source = inspect.getsource(generator).rstrip()
+        assert source.endswith('yield "data: [DONE]\\n\\n"')
+        # On the level of the function's own body, and so after every error.
+        assert source.splitlines()[-1].index("yield") == 8

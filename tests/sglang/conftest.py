@@ -20,6 +20,13 @@ from dpace_serve.demo.server_process import free_port, running_server
 SHIMS = Path(__file__).parent / "cpu_shims"
 SERVED_NAME = "tiny"
 API_KEY, ADMIN_KEY = "a-key-for-tests", "an-admin-key-for-tests-only"
+METRICS_KEY = "a-metrics-key-for-tests"
+# SGLang's own routes that tests ask; the gate has shut them.
+OPENED = (
+    "--set",
+    "open_routes=[POST /generate, GET /server_info, POST /get_weights_by_name, "
+    "GET /health_generate]",
+)
 START_TIMEOUT_SECONDS = 600
 STOP_TIMEOUT_SECONDS = 60
 ON_A_CPU = (
@@ -29,8 +36,8 @@ ON_A_CPU = (
     "--max-total-tokens=4096",
     "--max-running-requests=8",
     "--disable-cuda-graph",
-    "--skip-server-warmup",
 )
+WITHOUT_WARMUP = ("--skip-server-warmup", "--api-key", API_KEY)
 NUM_PROMPTS = 56
 
 
@@ -90,7 +97,9 @@ class Served:
     def samples(self) -> dict[str, list[Any]]:
         """Samples of /metrics by name."""
         found: dict[str, list[Any]] = {}
-        for family in text_string_to_metric_families(self.client.get("/metrics").text):
+        headers = {"Authorization": f"Bearer {METRICS_KEY}"}
+        page = self.client.get("/metrics", headers=headers)
+        for family in text_string_to_metric_families(page.text):
             for sample in family.samples:
                 found.setdefault(sample.name, []).append(sample)
         return found
@@ -100,10 +109,24 @@ class Served:
 def serve(tmp_path_factory):
     """Run `dpace serve --engine sglang`: `with serve(options) as process: ...`."""
 
-    def start(*options, environment=None, drafter="dflash"):
-        return _serving(tmp_path_factory.mktemp("server"), options, environment or {}, drafter)
+    def start(*options, environment=None, drafter="dflash", engine_options=WITHOUT_WARMUP):
+        folder = tmp_path_factory.mktemp("server")
+        return _serving(folder, options, environment or {}, drafter, engine_options)
 
     return start
+
+
+@pytest.fixture(scope="session")
+def key_file(tmp_path_factory):
+    """Write a key file: `key_file("one", "two")`."""
+
+    def write(*keys):
+        file = tmp_path_factory.mktemp("keys") / "keys"
+        file.write_text("".join(f"{key}\n" for key in keys))
+        file.chmod(0o600)
+        return file
+
+    return write
 
 
 @pytest.fixture(scope="session")
@@ -116,13 +139,16 @@ def drafter_root(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def served(serve, drafter_root, tmp_path_factory):
+def served(serve, drafter_root, key_file, tmp_path_factory):
     """One server for all tests; its drafter is dflash at the start and end of each."""
     drafts = tmp_path_factory.mktemp("drafts") / "kept"
-    key_file = tmp_path_factory.mktemp("keys") / "admin.key"
-    key_file.write_text(ADMIN_KEY)
-    key_file.chmod(0o600)
-    options = ("--set", f"drafter_root={drafter_root}", "--set", f"admin_key_file={key_file}")
+    options = (
+        *OPENED,
+        "--set", f"drafter_root={drafter_root}",
+        "--set", f"admin_key_file={key_file(ADMIN_KEY)}",
+        "--set", f"metrics_key_file={key_file(METRICS_KEY)}",
+        "--set", f"limits.max_prompts={NUM_PROMPTS}",
+    )  # fmt: skip
     environment = {"DPACE_TEST_DRAFTS": str(drafts)}
     with serve(*options, environment=environment) as process:
         process.wait_until_healthy(START_TIMEOUT_SECONDS)
@@ -154,14 +180,15 @@ def prompts() -> list[list[int]]:
 
 
 @contextlib.contextmanager
-def _serving(folder, options, environment, drafter):
+def _serving(folder, options, environment, drafter, engine_options):
     port = free_port()
     command = [
         sys.executable, "-m", "dpace_serve.cli", "serve", str(bundle.target_folder()),
-        "--engine", "sglang", "--drafter", str(bundle.drafter_folder(drafter)),
+        "--engine", "sglang",
+        *(("--drafter", str(bundle.drafter_folder(drafter))) if drafter else ()),
         "--port", str(port), "--set", "dtype=float32",
         "--set", f"served_model_name={SERVED_NAME}", *options,
-        "--", *ON_A_CPU, "--api-key", API_KEY,
+        "--", *ON_A_CPU, *engine_options,
     ]  # fmt: skip
     paths = [str(SHIMS), *filter(None, [os.environ.get("PYTHONPATH")])]
     with pytest.MonkeyPatch.context() as patch:

@@ -237,7 +237,7 @@ def test_the_keys_open_what_they_open_with_vllm(served, admin):
         assert nobody.get("/dpace/acceptance").status_code == 401
         assert nobody.get("/v1/models").status_code == 401
         assert nobody.get("/dpace/").status_code == 200
-        assert nobody.get("/metrics").status_code == 200
+        assert nobody.get("/metrics").status_code == 401
     assert served.client.get("/v1/models").status_code == 200
     change = {"folder": "dpace"}
     assert served.client.put("/dpace/drafters/champion", json=change).status_code == 401

@@ -1,11 +1,15 @@
 """A server that is not wholly ours does not start, although SGLang would go on without a word."""
 
+import concurrent.futures
+import json
 import signal
 
 import httpx2
 import pytest
 
 from dpace_serve.errors import EngineError
+
+from .conftest import OPENED  # noqa: TID252 - tests have no package
 
 pytestmark = [pytest.mark.sglang]
 
@@ -59,7 +63,7 @@ def test_a_hook_that_was_lost_ends_the_start(serve, thief, is_in_launcher, said)
 
 
 def test_sigterm_lets_the_running_answer_end(serve):
-    with serve() as process:
+    with serve(*OPENED, "--set", "shutdown_timeout_seconds=300") as process:
         process.wait_until_healthy(START_TIMEOUT_SECONDS)
         headers = {"Authorization": "Bearer a-key-for-tests"}
         body = {
@@ -78,3 +82,39 @@ def test_sigterm_lets_the_running_answer_end(serve):
         assert rest[-1] == "data: [DONE]"
         process.process.wait(60)
         assert process.process.returncode == 0
+
+
+def test_at_the_time_limit_an_answer_ends_with_an_error_and_the_server_ends(serve, tmp_path):
+    log = tmp_path / "log.jsonl"
+    options = ("shutdown_timeout_seconds=1", f"acceptance_log.path={log}")
+    headers = {"Authorization": "Bearer a-key-for-tests"}
+    body = {"model": "tiny", "prompt": "SELECT", "max_tokens": 400, "ignore_eos": True}
+    with (
+        serve(*[word for option in options for word in ("--set", option)]) as process,
+        concurrent.futures.ThreadPoolExecutor() as pool,
+    ):
+        process.wait_until_healthy(START_TIMEOUT_SECONDS)
+        with (
+            httpx2.Client(
+                base_url=process.url, headers=headers, timeout=60, trust_env=False
+            ) as client,
+            client.stream("POST", "/v1/completions", json={**body, "stream": True}) as response,
+        ):
+            whole = pool.submit(client.post, "/v1/completions", json=body)
+            lines = response.iter_lines()
+            for _ in range(8):
+                next(lines)
+            process.process.send_signal(signal.SIGTERM)
+            rest = [line for line in lines if line]
+            answer = whole.result(60)
+            assert client.post("/v1/completions", json=body).status_code == 503
+        process.process.wait(60)
+        assert process.process.returncode == 0
+    *_, error, done = rest
+    assert done == "data: [DONE]"
+    assert json.loads(error.removeprefix("data: "))["error"]["code"] == 503
+    assert sum('"error"' in line for line in rest) == 1
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "1"
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [row["excluded"] for row in rows] == ["aborted", "aborted"]

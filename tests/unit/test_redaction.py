@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from dpace_serve.redaction import without_credentials
@@ -16,6 +18,8 @@ from dpace_serve.redaction import without_credentials
         ("--api-key=sk-1 --eager", "--api-key=*** --eager"),
         ("{'password': 'pw', 'a': 1}", "{'password': '***', 'a': 1}"),
         ("Authorization: Bearer sk-1", "Authorization: Bearer ***"),
+        ("{'draw_salt': 's3', 'a': 1}", "{'draw_salt': '***', 'a': 1}"),
+        ("a//me:x:y@b@host:1", "a//***@host:1"),
     ],
 )  # fmt: skip
 def test_what_a_server_would_accept_as_a_key_is_hidden(text, shown):
@@ -34,3 +38,17 @@ def test_what_a_server_would_accept_as_a_key_is_hidden(text, shown):
 )
 def test_other_text_stays_as_it_is(text):
     assert without_credentials(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", [":" * 3999, "@" + ":" * 3998, "a:" * 1999, "a://" * 999, "?" * 3999]
+)
+def test_a_line_of_separators_takes_no_time(text):
+    """All pairs of them were tried: 4,000 colons took minutes."""
+    begin = time.thread_time()
+    without_credentials(text)
+    assert time.thread_time() - begin < 1
+
+
+def test_of_a_text_too_long_to_be_searched_nothing_is_shown():
+    assert without_credentials("me:" + "p" * 5000 + "@host") == "(5008 characters)"

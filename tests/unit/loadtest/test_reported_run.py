@@ -2,7 +2,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from dpace_loadtest.reported_run import run_facts
+from dpace_loadtest.reported_run import _servers, run_facts
 from dpace_loadtest.run_record import CellRecord, RunRecord
 from dpace_loadtest.scenario import ScenarioConfig
 from dpace_serve.config import build_config
@@ -45,3 +45,19 @@ def test_the_report_is_told_what_was_run_in_its_own_units():
     assert facts.started_at == "1970-01-02T00:00:00+00:00"
     assert facts.generator_cpu == {("a", 2): 0.7, ("b", 2): 0.1, ("a", 4): 0.3}
     assert set(facts.versions) == {"dpace_serve", "locust"}
+
+
+def test_arms_of_one_server_share_its_key_and_where_its_records_are(tmp_path):
+    key = tmp_path / "key"
+    key.write_text("k")
+    arms = [
+        {"name": "a", "api_key_file": str(key), "observation_url": "http://127.0.0.1:8001"},
+        {"name": "b", "drafter": "d"},
+        {"name": "c", "url": "http://c.example"},
+    ]
+    values = {"arms": arms, "baseline": "a", "num_requests": 1}
+    scenario = build_config(ScenarioConfig, values, source="test")
+    assert _servers(scenario) == {
+        "http://127.0.0.1:8000": ("k", "http://127.0.0.1:8001"),
+        "http://c.example": (None, None),
+    }

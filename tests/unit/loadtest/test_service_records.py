@@ -1,6 +1,7 @@
 """Following a server's records: all of them, each once, and what is missed is said."""
 
 import asyncio
+import contextlib
 import time
 
 import httpx2
@@ -209,3 +210,21 @@ def test_a_thread_reads_while_load_runs_and_once_more_at_the_end(recorder, serve
             time.sleep(0.01)
         recorder.add(3)
     assert ids(reader) == hashed(1, 2, 3)
+
+
+def test_records_are_read_where_the_server_has_them_and_shown_as_the_servers():
+    asked = []
+
+    def answer(request):
+        asked.append(str(request.url.copy_with(query=None)))
+        return httpx2.Response(404)
+
+    reader = RecordReader(
+        "http://a.example:8000/",
+        key=None,
+        observation_url="http://a.example:8001/behind/",
+        transport=httpx2.MockTransport(answer),
+    )
+    with contextlib.closing(reader):
+        assert reader.collect().url == "http://a.example:8000"
+    assert {url.partition("/dpace/")[0] for url in asked} == {"http://a.example:8001/behind"}

@@ -37,7 +37,10 @@ def drafter(tmp_path):
         ({"num_draft_tokens": 3}, "num_draft_tokens"),
         ({"step_times": "times.json"}, "step_times"),
         ({"verdict": {"step_times": {"dpace": "times.json"}}}, "verdict.step_times"),
-        ({"shutdown_timeout_seconds": 5}, "shutdown_timeout_seconds"),
+        (
+            {"tls": {"certificate_file": "c", "key_file": "k", "client_ca_file": "a"}},
+            "tls.client_ca_file",
+        ),
         ({"capture": {"folder": "kept", "workloads": ("json",)}}, "capture"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -50,8 +53,9 @@ def test_what_sglang_cannot_do_is_named_and_refused(given, name):
 
 def test_what_it_can_do_is_not():
     start_checks.require_possible(settings())
-    start_checks.require_possible(settings(drafter=None))
+    start_checks.require_possible(settings(drafter=None, shutdown_timeout_seconds=5))
     start_checks.require_possible(settings(num_draft_tokens=7, spare_drafter_slots=0, eager=True))
+    start_checks.require_possible(settings(tls={"certificate_file": "c", "key_file": "k"}))
 
 
 def test_the_bundled_drafter_is_served_with_its_whole_block():
@@ -114,3 +118,32 @@ def test_without_a_drafter_nothing_is_speculated():
     arguments = server.our_arguments(settings(drafter=None), None)
     assert not [argument for argument in arguments if "speculative" in argument]
     assert "--served-model-name=target" in arguments
+
+
+def test_a_certificate_becomes_sglangs_own():
+    tls = {"certificate_file": "/run/tls.crt", "key_file": "/run/tls.key"}
+    arguments = server.our_arguments(settings(tls=tls), 7)
+    assert [argument for argument in arguments if "ssl" in argument] == [
+        "--ssl-certfile=/run/tls.crt",
+        "--ssl-keyfile=/run/tls.key",
+    ]
+
+
+@pytest.mark.parametrize(
+    "key", [["--api-key", "K"], ["--api-key=K"], ["--api-k", "K"], ["--api=K"], ["--api-key="]]
+)
+def test_an_api_key_is_kept_from_sglang_however_it_is_given(key):
+    assert server.without_api_key(["--device=cpu", *key, "--dtype", "auto"]) == [
+        "--device=cpu",
+        "--dtype",
+        "auto",
+    ]
+
+
+def test_the_last_of_several_keys_goes_too():
+    assert server.without_api_key(["--api-key", "K", "--api-key=L", "--api-key"]) == []
+
+
+@pytest.mark.parametrize("other", [["--api-keys=K"], ["--"], ["-a", "K"], ["K"], ["api-key"]])
+def test_what_is_no_api_key_is_passed_on(other):
+    assert server.without_api_key(other) == other

@@ -97,7 +97,9 @@ async def test_without_a_drafter_there_are_no_records_to_follow():
     assert (answer["boot"], answer["records"]) == (None, [])
 
 
-@pytest.mark.parametrize("asked", ["after=-1", "limit=-1", "limit=65", "after=all"])
+@pytest.mark.parametrize(
+    "asked", ["after=-1", "after=9007199254740993", "limit=-1", "limit=65", "after=all"]
+)
 async def test_what_is_asked_of_followed_records_is_bounded(asked):
     response = await get(app(recorder=FakeRecorder()), f"/dpace/acceptance/records?{asked}")
     assert response.status_code == 422

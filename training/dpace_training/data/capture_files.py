@@ -1,12 +1,12 @@
 """The files that a server's capture consists of, which it may still be writing."""
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from dpace_serve.live.capture import FILE_STEM
+from dpace_serve.outside_text import parse_json
 from dpace_training.data.json_records import read_text, records_in
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def captured_records(files: Sequence[Path]) -> Iterator[tuple[dict[str, Any], st
 
 def _is_whole(line: str) -> bool:
     try:
-        json.loads(line or "{}")
-    except json.JSONDecodeError:
+        parse_json(line or "{}")
+    except ValueError:
         return False
     return True

@@ -5,8 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dpace_serve.live.capture import FINISHED
-from dpace_training.data.traffic import UnusableRecordError
+from dpace_training.data.traffic import UnusableRecordError, require_finished
 
 PROMPT_KEY = "prompt_token_ids"
 ANSWER_KEY = "output_token_ids"
@@ -36,10 +35,8 @@ def capture_record(record: dict[str, Any], place: str) -> dict[str, Any]:  # noq
     Raises:
         UnusableRecordError: If the answer is unfinished or empty.
     """
-    reason = record.get("finish_reason")
-    if reason not in FINISHED:
-        raise UnusableRecordError(f"finish_reason {reason or 'missing'}")
-    if not record[ANSWER_KEY]:
+    require_finished(record.get("finish_reason"))
+    if not record.get(ANSWER_KEY):
         raise UnusableRecordError("empty answer")
     kept = (PROMPT_KEY, ANSWER_KEY, "workload", "model")
     return {key: record[key] for key in kept if key in record}

@@ -10,6 +10,7 @@ from typing import Any
 import openai
 
 from dpace_serve.errors import ConfigError, EngineError
+from dpace_serve.outside_text import MAX_KEY_BYTES, read_text
 from dpace_serve.redaction import without_credentials
 from dpace_training.config import EndpointConfig, RegenerateConfig
 from dpace_training.data.conversations import Completion, Conversation
@@ -212,8 +213,8 @@ def _require_same_prompt(
 
 def _read_key(path: Path) -> str:
     try:
-        key = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
+        key = read_text(path, max_bytes=MAX_KEY_BYTES).strip()
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         # Not the path: somebody may have put the key itself there.
         raise ConfigError(

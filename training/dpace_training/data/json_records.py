@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dpace_serve.errors import ConfigError
+from dpace_serve.outside_text import json_problem, parse_json
 
 
 def json_records(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
@@ -56,13 +57,14 @@ def _array(text: str, path: Path) -> list[tuple[object, str]]:
     if not text.lstrip().startswith("["):
         return []
     try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data":  # an array in the first of several lines
+        values = parse_json(text)
+    except ValueError as error:
+        problem, place = json_problem(error), str(path)
+        if problem == "Extra data":  # an array in the first of several lines
             return []
-        raise ConfigError(
-            f"{path}:{error.lineno}: not valid JSON ({error.msg}). Correct the line."
-        ) from None
+        if isinstance(error, json.JSONDecodeError):
+            place = f"{path}:{error.lineno}"
+        raise ConfigError(f"{place}: not valid JSON ({problem}). Correct the line.") from None
     return [(value, f"{path}, record {number}") for number, value in enumerate(values, start=1)]
 
 
@@ -72,6 +74,8 @@ def _lines(text: str, path: Path) -> Iterator[tuple[object, str]]:
             continue
         place = f"{path}:{number}"
         try:
-            yield json.loads(line), place
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"{place}: not valid JSON ({error.msg}). Correct the line.") from None
+            yield parse_json(line), place
+        except ValueError as error:
+            raise ConfigError(
+                f"{place}: not valid JSON ({json_problem(error)}). Correct the line."
+            ) from None

@@ -10,6 +10,7 @@ from typing import Any
 
 from dpace_serve.durable_file import write_whole
 from dpace_serve.errors import ConfigError
+from dpace_serve.outside_text import MAX_TABLE_BYTES, parse_json, read_text
 
 
 def claim_key(path: Path, key: dict[str, Any], *, what: str) -> None:
@@ -58,7 +59,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 def _known_key(path: Path, what: str) -> dict[str, Any]:
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = parse_json(read_text(path, max_bytes=MAX_TABLE_BYTES))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}). Check the path.") from None
     except ValueError:  # neither JSON nor UTF-8

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TextIO, runtime_checkable
 
 from dpace_serve.durable_file import write_whole
 from dpace_serve.errors import ConfigError
+from dpace_serve.outside_text import parse_json
 from dpace_training.config import RegenerateConfig
 from dpace_training.data.answers import TransformersWriter
 from dpace_training.data.conversations import Document, parse_record, to_record
@@ -163,7 +164,7 @@ def _recover(partial: Path) -> Iterator[Document]:
 
 def _known_answer(line: str, *, place: str) -> Document:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
         return parse_record(record, document_id=record["document_id"], place=place)
     except (ValueError, KeyError, TypeError, AttributeError):  # no JSON, or of another kind
         raise ConfigError(

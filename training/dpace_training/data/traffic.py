@@ -5,6 +5,7 @@ from typing import Any
 from dpace_serve.errors import ConfigError
 
 FINISHED = frozenset({"stop", "length"})
+_REASON_LENGTH = 40
 
 
 class UnusableRecordError(Exception):
@@ -55,9 +56,21 @@ def _finished_choice(response: object) -> dict[str, Any]:
     reason = choice.get("finish_reason")
     if reason in ("tool_calls", "function_call"):
         raise UnusableRecordError("tool calls")
-    if reason not in FINISHED:
-        raise UnusableRecordError(f"finish_reason {reason or 'missing'}")
+    require_finished(reason)
     return choice
+
+
+def require_finished(reason: object) -> None:
+    """Refuse the answer that ended for another reason than a whole one's.
+
+    Raises:
+        UnusableRecordError: If it did.
+    """
+    if isinstance(reason, str) and reason in FINISHED:
+        return
+    # Reasons are counted and logged: whatever else stands there is one of them.
+    is_word = isinstance(reason, str) and reason.isidentifier() and len(reason) <= _REASON_LENGTH
+    raise UnusableRecordError(f"finish_reason {reason if is_word else 'missing'}")
 
 
 def _chat(request: dict[str, Any], choice: dict[str, Any], place: str) -> dict[str, Any]:

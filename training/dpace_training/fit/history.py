@@ -1,12 +1,12 @@
 """The course of a training run, read back from its log."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dpace_serve.errors import ConfigError
+from dpace_serve.outside_text import parse_json
 from dpace_training.fit.tracking import LOG_FILE, complete_lines
 
 Numbers = tuple[float | None, ...]
@@ -59,7 +59,7 @@ def read_history(output: Path) -> TrainingHistory:
     evaluations: list[LoggedEvaluation] = []
     for number, line in enumerate(_read(path), start=1):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             if "evaluation" in record:
                 evaluations.append(_evaluation(record["step"], record["evaluation"]))
             else:

@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 
 from dpace_serve.errors import ConfigError
+from dpace_serve.outside_text import MAX_SETTINGS_BYTES, read_text
+from dpace_serve.settings_yaml import parse_yaml
 from dpace_training.fit.checkpoint import CONFIG_FILE, FACTS_FILE
 from dpace_training.fit.figures import run_figures
 from dpace_training.fit.history import TrainingHistory, read_history
@@ -84,7 +86,7 @@ def _mapping(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(read_text(path, max_bytes=MAX_SETTINGS_BYTES))
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}: cannot be read ({reason}). Delete or restore it.") from None

@@ -27,6 +27,7 @@ from torch.distributed.checkpoint.state_dict import (
 from dpace_serve.config import build_config
 from dpace_serve.durable_file import write_whole
 from dpace_serve.errors import CheckpointError, ConfigError
+from dpace_serve.outside_text import parse_json
 from dpace_training.config import TrainConfig
 from dpace_training.fit.random_state import read_random_states, restore_random_states
 from dpace_training.fit.ranks import Ranks
@@ -113,11 +114,11 @@ def load_resume_point(
     path = states[-1]
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["json"])
+            facts = parse_json(file.metadata()["json"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
         _check_same_run(output, facts, config, data)
         _restore(tensors, fitted)
-    except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(
             f"{path}: damaged or of another drafter ({reason}). Delete the file to go on from the "

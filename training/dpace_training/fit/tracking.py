@@ -7,6 +7,7 @@ from typing import Any
 
 from dpace_serve.durable_file import write_whole
 from dpace_serve.errors import CheckpointError
+from dpace_serve.outside_text import parse_json
 from dpace_training.losses.statistics import ObjectiveStatistics
 from dpace_training.writing import writing
 
@@ -66,7 +67,7 @@ def complete_lines(path: Path) -> list[str]:
 
 def _lines_until(path: Path, step: int) -> list[str]:
     try:
-        return [line for line in complete_lines(path) if json.loads(line)["step"] <= step]
+        return [line for line in complete_lines(path) if parse_json(line)["step"] <= step]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path}: holds a line that is none of a training log ({error!r}). Restore the file, "

@@ -138,9 +138,10 @@ class LossConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_recipe(cls, given: object) -> object:
-        if isinstance(given, dict) and given.get("recipe") in RECIPES:
-            return {**RECIPES[given["recipe"]], **given}
-        return given  # a wrong name is left for the field's own check
+        recipe = given.get("recipe") if isinstance(given, dict) else None
+        if isinstance(given, dict) and isinstance(recipe, str) and recipe in RECIPES:
+            return {**RECIPES[recipe], **given}
+        return given  # what is no name of one is left for the field's own check
 
     @model_validator(mode="after")
     def _sets_nothing_in_vain(self) -> "LossConfig":
