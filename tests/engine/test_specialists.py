@@ -5,6 +5,8 @@ positions (three does not divide seven), and a plain drafter beside them.
 """
 
 import contextlib
+import shutil
+import time
 from collections import defaultdict
 
 import pytest
@@ -12,6 +14,9 @@ from tests.engine.specialist_drafters import KINDS, make, shortened
 
 from dpace_serve.demo import bundle
 from dpace_serve.drafter import checkpoint
+from dpace_serve.drafter.doctor import require_servable
+from dpace_serve.errors import CheckpointError
+from dpace_serve.vllm_engine.packed_drafts import unpacked
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -94,6 +99,7 @@ def _engine(given, num_draft_tokens, lengths_change):
         max_num_seqs=NUM_PROMPTS,
         enforce_eager=True,
         seed=0,
+        per_request_spec_decode_metrics="detailed",
         speculative_config={
             "method": "dflash",
             "model": str(given[0]),
@@ -136,21 +142,40 @@ def recorded(engine, slot):
         del proposer._sample_draft_tokens
 
 
-def ask(engine, prompts, slots):
+def ask(engine, prompts, bindings):
     from vllm import SamplingParams
 
     params = [
-        SamplingParams(temperature=0, max_tokens=MAX_TOKENS, extra_args={"dpace": [index, slot]})
-        for index, slot in enumerate(slots)
+        SamplingParams(
+            temperature=0, max_tokens=MAX_TOKENS, extra_args={"dpace": [index, *slots]}
+        )
+        for index, slots in enumerate(bindings)
     ]
     tokens = [{"prompt_token_ids": prompt} for prompt in prompts]
     return engine.generate(tokens, params, use_tqdm=False)
 
 
+def steps_of(outputs):
+    """Accepted tokens of every step."""
+    return [list(output.outputs[0].spec_decode_metrics.per_step_accepted) for output in outputs]
+
+
+def load(engine, slot, folder):
+    """Why a drafter is refused that is put into a slot; empty if it is loaded."""
+    revision = checkpoint.revision(folder)
+    engine.collective_rpc("dpace_open_drafter", args=(str(folder), revision))
+    while engine.collective_rpc("dpace_drafter_verdict") == [None]:
+        time.sleep(0.01)
+    ((_, problem),) = engine.collective_rpc(
+        "dpace_load_drafter", args=(slot, str(folder), revision)
+    )
+    return problem
+
+
 def require_equal(engine, prompts, slot, decoded):
     """Check answers, drafts and logits of a batch against the loop without an engine."""
     with recorded(engine, slot) as found:
-        outputs = ask(engine, prompts, [slot] * NUM_PROMPTS)
+        outputs = ask(engine, prompts, [(slot,)] * NUM_PROMPTS)
     num_steps, largest = 0, 0.0
     for output, expected, prompt in zip(outputs, decoded, prompts, strict=True):
         assert tuple(output.outputs[0].token_ids) == tuple(expected.tokens)
@@ -196,3 +221,62 @@ def test_the_specialists_of_a_test_draft_otherwise_than_a_plain_drafter(referenc
     for index, name in enumerate(names):
         for other in names[index + 1 :]:
             assert float((first[name] - first[other]).abs().max()) > 0.1
+
+
+def test_requests_of_one_step_keep_to_their_own_drafters(engines, chosen):
+    engine = engines("full blocks")
+    slots = [*SLOTS.values(), PLAIN, SLOTS["last_layer-2"]]
+    alone = {slot: steps_of(ask(engine, chosen, [(slot,)] * NUM_PROMPTS)) for slot in set(slots)}
+    mixed = steps_of(ask(engine, chosen, [(slot,) for slot in slots]))
+    assert mixed == [alone[slot][row] for row, slot in enumerate(slots)]
+    # Whole lists: two drafters may well step alike on one prompt.
+    assert len({str(steps) for steps in alone.values()}) == len(alone)
+
+
+@pytest.mark.parametrize("name", ["low_rank-3", "last_layer-2"])
+def test_specialists_that_shadow_a_plain_drafter_draft_what_the_training_model_drafts(
+    engines, reference, chosen, name
+):
+    engine, slot = engines("full blocks"), SLOTS[name]
+    alone = ask(engine, chosen, [(PLAIN,)] * NUM_PROMPTS)
+    shadowed = ask(engine, chosen, [(PLAIN, slot)] * NUM_PROMPTS)
+    assert steps_of(shadowed) == steps_of(alone)
+    ((packed, left),) = engine.collective_rpc(
+        "dpace_take_drafts", args=(list(range(NUM_PROMPTS)),)
+    )
+    assert left == []
+    num_compared = 0
+    for row, decoded in enumerate(reference(name, 7)):
+        # Steps stand elsewhere than with the champion, but the first stands where its first does.
+        known = {step.anchor: step.drafts for step in decoded.steps}
+        for position, drafts in unpacked(packed[row])[slot]:
+            if position in known:
+                assert tuple(drafts) == known[position]
+                num_compared += 1
+    assert num_compared >= 3 * NUM_PROMPTS
+
+
+@pytest.mark.parametrize("name", ["low_rank-2", "last_layer-2"])
+def test_other_specialists_of_the_same_shape_are_swapped_in_and_out(
+    engines, folders, chosen, tmp_path, name
+):
+    engine, slot = engines("full blocks"), SLOTS[name]
+    bindings = [(slot,)] * NUM_PROMPTS
+    before = ask(engine, chosen, bindings)
+    other = make(tmp_path / "other", KINDS[name], source="dflash", seed=100)
+    assert load(engine, slot, other) == ""
+    swapped = ask(engine, chosen, bindings)
+    assert load(engine, slot, folders[name]) == ""
+    after = ask(engine, chosen, bindings)
+    assert steps_of(swapped) != steps_of(before) == steps_of(after)
+
+
+def test_weights_of_a_stack_that_is_shorter_are_refused_before_they_are_loaded(folders, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(folders["last_layer-2"], tmp_path / "damaged")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["specialists.mlp.up_proj.weight"] = tensors["specialists.mlp.up_proj.weight"][:3]
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"specialists\.mlp\.up_proj\.weight"):
+        require_servable(bundle.target_folder(), folder)
