@@ -41,6 +41,10 @@ class Specialists:
     rank: int = 0
     """Inner width of an adapter; 0 with kind `last_layer`, which has none."""
 
+    def __str__(self) -> str:
+        rank = f" of rank {self.rank}" if self.kind == "low_rank" else ""
+        return f"{self.kind}{rank} in groups of {self.group_size}"
+
     def num_groups(self, num_draft_tokens: int) -> int:
         """Groups of a block with that many draft tokens."""
         return -(-num_draft_tokens // self.group_size)

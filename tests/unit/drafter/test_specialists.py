@@ -8,10 +8,11 @@ from safetensors.torch import load_file
 
 from dpace_serve.drafter import checkpoint
 from dpace_serve.drafter.checkpoint import DrafterConfig, tensor_shapes
-from dpace_serve.drafter.doctor import examine, require_servable
+from dpace_serve.drafter.doctor import require_servable
 from dpace_serve.drafter.exchange import export, read_drafter
 from dpace_serve.drafter.specialists import Specialists
 from dpace_serve.errors import CheckpointError
+from dpace_serve.live.hosted import shape_differences, shape_of
 
 ARCHITECTURE = ["DPaceSpecialistDraftModel"]
 LOW_RANK = {"kind": "low_rank", "group_size": 2, "rank": 5}
@@ -182,14 +183,25 @@ def test_a_speculators_folder_cannot_say_that_it_has_them(speculators):
 
 @pytest.mark.parametrize(
     ("section", "words"),
-    [(LOW_RANK, "(low_rank, 4 groups)"), (LAST_LAYER, "(last_layer, 3 groups)")],
+    [
+        (LOW_RANK, "4 groups of draft positions have a low_rank specialist each"),
+        (LAST_LAYER, "3 groups of draft positions have a last_layer specialist each"),
+    ],
 )
-def test_the_doctor_reads_them_and_says_that_no_engine_serves_them(
+def test_the_doctor_reads_them_and_says_which_engine_serves_them(
     drafter, target, specialise, section, words
 ):
     specialise(section)
-    failed = [finding for finding in examine(target.path, drafter.path) if not finding.ok]
-    assert [finding.check for finding in failed] == ["specialists"]
-    assert words in failed[0].message
-    with pytest.raises(CheckpointError, match=r"no engine serves yet\. Measure it with dpace eval"):
-        require_servable(target.path, drafter.path)
+    findings = require_servable(target.path, drafter.path)
+    (found,) = [finding for finding in findings if finding.check == "specialists"]
+    assert words in found.message
+    assert "which vLLM serves and SGLang does not" in found.message
+
+
+def test_a_slot_without_them_has_another_shape(config_values):
+    config = DrafterConfig.from_dict(
+        {**config_values, "architectures": ARCHITECTURE, "specialists": LOW_RANK}
+    )
+    plain = DrafterConfig.from_dict(config_values)
+    words = shape_differences(config, shape_of(plain))
+    assert words == "specialists low_rank of rank 5 in groups of 2 instead of None"
