@@ -116,4 +116,5 @@ def _plan(vllm_config: VllmConfig) -> BlockPlan:
     # Where lengths come from a table, another may take its place while the engine runs.
     has_table = speculation.num_speculative_tokens_per_batch_size is not None
     shortest = 1 if has_table else longest
-    return BlockPlan(specialists, max(rows, captured), longest=longest, shortest=shortest)
+    max_tokens = max(rows, captured) + 1
+    return BlockPlan(specialists, max_tokens, longest=longest, shortest=shortest)

@@ -26,7 +26,9 @@ class BlockPlan:
 
     Attributes:
         specialists: What the groups have of their own.
-        max_tokens: Most rows of a step, padding included.
+        max_tokens: Most rows of a step, padding included, and one more. Where a step takes all of
+            a tensor, the compiler takes its size for a constant, and the engine drops the guard
+            that would notice a shorter step.
         longest: Draft tokens of the longest block.
         shortest: Draft tokens of the shortest one.
     """
@@ -204,7 +206,8 @@ class SpecialistLayer(nn.Module):
         self.gate_up_proj = GroupedLinear(plan, 2 * intermediate, hidden, has_bias=False)
         self.down_proj = GroupedLinear(plan, hidden, intermediate, has_bias=False)
         num_rows = torch.zeros(plan.max_tokens, dtype=torch.int64)
-        places = torch.zeros(plan.num_groups, plan.rows_per_group(plan.max_tokens)).long()
+        num_places = plan.rows_per_group(plan.max_tokens) + 1  # one more here too
+        places = torch.zeros(plan.num_groups, num_places, dtype=torch.int64)
         self.register_buffer("group", num_rows, persistent=False)
         self.register_buffer("slot", num_rows.clone(), persistent=False)
         self.register_buffer("rows", places, persistent=False)
