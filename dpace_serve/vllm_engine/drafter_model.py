@@ -1,4 +1,4 @@
-"""The engine's model of a drafter with position specialists: vLLM's, with its last part replaced."""
+"""The engine's model of a drafter with position specialists: vLLM's, its last part replaced."""
 
 from collections.abc import Iterable
 
@@ -34,7 +34,7 @@ class SpecialistDraftModel(DFlashQwen3Model):
             )
         plan = _plan(vllm_config)
         # What the graph is compiled for. The engine keeps graphs by what the configuration says.
-        self.config.dpace_blocks = [plan.shortest, plan.longest]
+        self.config.dpace_blocks = [plan.shortest, plan.longest, plan.max_tokens]
         self.adapters: LowRankAdapters | None = None
         if plan.specialists.kind == "low_rank":
             self.adapters = LowRankAdapters(plan, self.config.hidden_size)

@@ -69,7 +69,7 @@ class LowRankAdapters(nn.Module):
     """
 
     shares: Tensor
-    """1 where a row belongs to a group, else 0: rows, groups, 1."""
+    """1 where a row belongs to the group of an inner value, else 0: rows, groups * rank."""
 
     def __init__(self, plan: BlockPlan, hidden_size: int) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class LowRankAdapters(nn.Module):
         shape = (plan.num_groups * plan.specialists.rank, hidden_size)
         self.inner = nn.Parameter(torch.empty(shape), requires_grad=False)
         self.outer = nn.Parameter(torch.empty(shape), requires_grad=False)
-        shares = torch.zeros(plan.max_tokens, plan.num_groups, 1)
+        shares = torch.zeros(plan.max_tokens, shape[0])
         self.register_buffer("shares", shares, persistent=False)
 
     def follow(self, num_draft_tokens: int) -> None:
@@ -85,11 +85,10 @@ class LowRankAdapters(nn.Module):
         device = self.shares.device
         index = torch.arange(self._plan.max_tokens, device=device) % (1 + num_draft_tokens)
         # Floors towards minus infinity, so the anchor's -1 is no group.
-        group = torch.div(
-            index - 1, self._plan.specialists.group_size, rounding_mode="floor"
-        )
+        group = torch.div(index - 1, self._plan.specialists.group_size, rounding_mode="floor")
         groups = torch.arange(self._plan.num_groups, device=device)
-        self.shares.copy_((group.unsqueeze(1) == groups).unsqueeze(2))
+        of_values = groups.repeat_interleave(self._plan.specialists.rank)
+        self.shares.copy_(group.unsqueeze(1) == of_values)
 
     def load(self, name: str, weight: Tensor) -> None:
         """Write a tensor of the checkpoint over what is there."""
@@ -101,9 +100,8 @@ class LowRankAdapters(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Normed last hidden states, adapted: rows, hidden."""
-        made = functional.linear(hidden, self.inner)
-        own = made.unflatten(1, (self._plan.num_groups, -1)) * self.shares[: len(hidden)]
-        return torch.addmm(hidden, own.flatten(1), self.outer)
+        own = functional.linear(hidden, self.inner) * self.shares[: len(hidden)]
+        return torch.addmm(hidden, own, self.outer)
 
 
 class SharedAttention(nn.Module):
@@ -235,10 +233,10 @@ class SpecialistLayer(nn.Module):
             gate, up = self.gate_up_proj.weight.data.chunk(2, dim=1)
             (gate if module_name == "gate_proj" else up).copy_(used)
         elif kind == "bias":
-            self.get_submodule(module_name).bias.data.copy_(used.unsqueeze(1))
+            self.get_parameter(f"{module_name}.bias").data.copy_(used.unsqueeze(1))
         else:
             owner = self.self_attn if module_name == "q_norm" else self
-            owner.get_submodule(module_name).weight.data.copy_(used)
+            owner.get_parameter(f"{module_name}.weight").data.copy_(used)
 
     def forward(
         self, positions: Tensor, hidden_states: Tensor, residual: Tensor | None
@@ -267,7 +265,8 @@ class SpecialistLayer(nn.Module):
         )
 
     def _by_group(self, hidden: Tensor, rows: Tensor) -> Tensor:
-        return hidden.index_select(0, rows).unflatten(0, (self._plan.num_groups, -1))
+        selected = hidden.index_select(0, rows)
+        return selected.view(self._plan.num_groups, -1, selected.shape[-1])
 
     def _normed_queries(self, queries: Tensor) -> Tensor:
         norm = self.self_attn.q_norm

@@ -19,9 +19,7 @@ def make(folder, specialists, *, source="dpace", seed=0):
 
     from dpace_training.drafter.model import BlockDrafter
 
-    config = replace(
-        checkpoint.read_config(bundle.drafter_folder(source)), specialists=specialists
-    )
+    config = replace(checkpoint.read_config(bundle.drafter_folder(source)), specialists=specialists)
     plain = checkpoint.read_tensors(bundle.drafter_folder(source))
     drafter = BlockDrafter(config)
     random = torch.Generator().manual_seed(seed)

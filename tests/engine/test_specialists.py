@@ -10,13 +10,13 @@ import time
 from collections import defaultdict
 
 import pytest
-from tests.engine.specialist_drafters import KINDS, make, shortened
 
 from dpace_serve.demo import bundle
 from dpace_serve.drafter import checkpoint
 from dpace_serve.drafter.doctor import require_servable
 from dpace_serve.errors import CheckpointError
 from dpace_serve.vllm_engine.packed_drafts import unpacked
+from tests.engine.specialist_drafters import KINDS, make, shortened
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -150,9 +150,7 @@ def ask(engine, prompts, bindings):
     from vllm import SamplingParams
 
     params = [
-        SamplingParams(
-            temperature=0, max_tokens=MAX_TOKENS, extra_args={"dpace": [index, *slots]}
-        )
+        SamplingParams(temperature=0, max_tokens=MAX_TOKENS, extra_args={"dpace": [index, *slots]})
         for index, slots in enumerate(bindings)
     ]
     tokens = [{"prompt_token_ids": prompt} for prompt in prompts]
@@ -244,9 +242,7 @@ def test_specialists_that_shadow_a_plain_drafter_draft_what_the_training_model_d
     alone = ask(engine, chosen, [(PLAIN,)] * NUM_PROMPTS)
     shadowed = ask(engine, chosen, [(PLAIN, slot)] * NUM_PROMPTS)
     assert steps_of(shadowed) == steps_of(alone)
-    ((packed, left),) = engine.collective_rpc(
-        "dpace_take_drafts", args=(list(range(NUM_PROMPTS)),)
-    )
+    ((packed, left),) = engine.collective_rpc("dpace_take_drafts", args=(list(range(NUM_PROMPTS)),))
     assert left == []
     num_compared = 0
     for row, decoded in enumerate(reference(name, 7)):

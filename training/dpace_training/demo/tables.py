@@ -5,7 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dpace_training.bench.report import loss_memory_line, peer_rows, step_time_rows
+from dpace_training.bench.report import (
+    loss_memory_line,
+    peer_rows,
+    specialist_cost_rows,
+    step_time_rows,
+)
 from dpace_training.demo.live_tables import cost_rows, schedule_rows, swap_rows, truth_rows
 from dpace_training.study.orderings import ordering_rows
 from dpace_training.study.report import study_rows
@@ -130,6 +135,7 @@ TABLES: dict[str, dict[str, tuple[str, Callable[[Result], str]]]] = {
         "step-time": ("step-time.json", step_time_rows),
         "specialists": ("specialists.json", specialist_rows),
         "specialists-step-time": ("specialists-step-time.json", step_time_rows),
+        "specialists-cost": ("specialists-cost.json", specialist_cost_rows),
         "peers": ("peers.json", peer_rows),
         "loss-memory": ("loss-memory.json", loss_memory_line),
     },
