@@ -50,7 +50,7 @@ PYTHON ?= $(shell for name in python3.11 python3; do \
 	$$name -c '$(IS_SUPPORTED)' 2>/dev/null && echo $$name && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all sglang-env test-sglang fuzz bench bench-peers check format lint types imports wheel locks secrets audit sbom models reproduce beyond
+.PHONY: help setup demo test test-all sglang-env test-sglang fuzz bench bench-peers check format lint types imports wheel locks secrets audit sbom models reproduce reproduce-specialists beyond
 
 help:      ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -137,6 +137,12 @@ models: setup ## train the bundled target and drafters again (about 3 hours)
 reproduce: setup ## compare all objectives over three seeds (hours; resumes)
 	$(BIN)/python -m dpace_training.demo.build prompts
 	$(BIN)/dpace study training/configs/studies/reproduce.yaml --json training/results/reproduce.json
+
+reproduce-specialists: setup ## position specialists against plain drafters over three seeds (hours; resumes)
+	$(BIN)/python -m dpace_training.demo.build prompts
+	$(BIN)/dpace study training/configs/studies/specialists.yaml --json training/results/specialists.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m dpace_training.bench.step_time \
+		--study training/configs/studies/specialists.yaml --json training/results/specialists-step-time.json
 
 beyond: reproduce ## whether the lead over D-PACE lasts: four times the steps, and equal time (hours)
 	$(BIN)/dpace study training/configs/studies/converged.yaml --json training/results/converged.json

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
 
-from dpace_serve.drafter.config_keys import ARCHITECTURE, MODEL_TYPE, check_keys
+from dpace_serve.drafter.config_keys import (
+    ARCHITECTURE,
+    MODEL_TYPE,
+    SPECIALIST_ARCHITECTURE,
+    check_keys,
+)
 from dpace_serve.drafter.config_values import (
     fact,
     flag,
@@ -17,6 +22,7 @@ from dpace_serve.drafter.config_values import (
 )
 from dpace_serve.drafter.rope import Rope, RopeScaling, read_rope
 from dpace_serve.drafter.sliding import FULL_ATTENTION, SlidingAttention, read_sliding
+from dpace_serve.drafter.specialists import SECTION, Specialists, read_specialists
 from dpace_serve.errors import CheckpointError
 
 _SIZES = (
@@ -64,6 +70,8 @@ class DrafterConfig:
     rope_scaling: RopeScaling | None = None
     sliding: SlidingAttention | None = None
     """Layers that see only a window; none where all see everything."""
+    specialists: Specialists | None = None
+    """What groups of draft positions have of their own; none in a plain drafter."""
     objective: str | None = None
     """Name of the training objective, where it was recorded."""
     target_name: str | None = None
@@ -78,6 +86,10 @@ class DrafterConfig:
         _check_taps(self)
         if self.sliding is not None:
             self.sliding.check(num_hidden_layers=self.num_hidden_layers, block_size=self.block_size)
+        if self.specialists is not None:
+            self.specialists.check(
+                num_draft_tokens=self.num_draft_tokens, hidden_size=self.hidden_size
+            )
 
     @property
     def num_draft_tokens(self) -> int:
@@ -118,6 +130,7 @@ class DrafterConfig:
             partial_rotary_factor=rope.partial_rotary_factor,
             rope_scaling=rope.scaling,
             sliding=read_sliding(values, dflash, num_hidden_layers=num_hidden_layers),
+            specialists=read_specialists(values),
             max_position_embeddings=whole("max_position_embeddings", values),
             vocab_size=whole("vocab_size", values),
             block_size=whole("block_size", values, dflash),
@@ -161,6 +174,12 @@ class DrafterConfig:
         }
         written |= {name: getattr(self, name) for name in _SIZES if name != "target_hidden_size"}
         written |= self._attention_keys()
+        if self.specialists is not None:
+            # A name of its own: an engine that takes this for a plain drafter must not load it.
+            written |= {
+                "architectures": [SPECIALIST_ARCHITECTURE],
+                SECTION: self.specialists.to_dict(),
+            }
         facts = {
             "objective": self.objective,
             "target": self.target_name,

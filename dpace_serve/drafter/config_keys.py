@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from dpace_serve.drafter.config_values import group
+from dpace_serve.drafter.specialists import SECTION
 from dpace_serve.errors import CheckpointError
 
 ARCHITECTURE = "DFlashDraftModel"
+SPECIALIST_ARCHITECTURE = "DPaceSpecialistDraftModel"
 MODEL_TYPE = "qwen3"
 
 _USED = frozenset({
@@ -19,8 +21,8 @@ _USED = frozenset({
     "head_dim", "hidden_size", "intermediate_size", "layer_types", "max_position_embeddings",
     "max_window_layers", "model_type", "num_attention_heads", "num_hidden_layers",
     "num_key_value_heads", "num_target_layers", "partial_rotary_factor", "rms_norm_eps",
-    "rope_parameters", "rope_scaling", "rope_theta", "sliding_window", "target_hidden_size",
-    "use_sliding_window", "vocab_size",
+    "rope_parameters", "rope_scaling", "rope_theta", "sliding_window", "specialists",
+    "target_hidden_size", "use_sliding_window", "vocab_size",
 })  # fmt: skip
 # What transformers, 4 and 5, writes of a Qwen3 or Llama configuration beside its architecture.
 _WITHOUT_EFFECT = frozenset({
@@ -90,10 +92,17 @@ def refuse_code(values: Mapping[str, Any]) -> None:
 
 def _check_architecture(values: Mapping[str, Any]) -> None:
     architectures = values.get("architectures")
-    if architectures != [ARCHITECTURE]:
+    if architectures not in ([ARCHITECTURE], [SPECIALIST_ARCHITECTURE]):
         raise CheckpointError(
             f'architectures must be ["{ARCHITECTURE}"] (the z-lab layout), got'
             f" {architectures!r:.80}. Give a DFlash drafter, or convert it to that layout first."
+        )
+    # Read as a plain drafter, one with specialists would draft with less than all its weights.
+    if (architectures == [SPECIALIST_ARCHITECTURE]) != (values.get(SECTION) is not None):
+        raise CheckpointError(
+            f'architectures ["{SPECIALIST_ARCHITECTURE}"] and the section {SECTION} must stand'
+            f" together, got {architectures!r:.80} and {_short(values.get(SECTION))}. Put the"
+            " config.json of this drafter beside its weights."
         )
     if values.get("model_type") != MODEL_TYPE:
         raise CheckpointError(

@@ -13,6 +13,7 @@ from dpace_serve.drafter.conventions import (
 )
 from dpace_serve.drafter.finding import Finding
 from dpace_serve.drafter.sliding import SlidingAttention
+from dpace_serve.drafter.specialists import Specialists
 from dpace_serve.drafter.target import TargetFacts, find_target_folder, read_target
 from dpace_serve.errors import CheckpointError
 
@@ -60,6 +61,8 @@ def examine(
     findings.append(_check_head_dim(config))
     if config.sliding is not None:
         findings.append(_check_windows(config, config.sliding))
+    if config.specialists is not None:
+        findings.append(_check_specialists(config, config.specialists))
     return findings
 
 
@@ -159,3 +162,12 @@ def _check_windows(config: DrafterConfig, sliding: SlidingAttention) -> Finding:
     message += ", which vLLM serves with its second model runner only; dpace serve uses the first."
     cure = "Give a drafter with a window in all layers or in none."
     return Finding("windows", ok=False, message=message, cure=cure)
+
+
+def _check_specialists(config: DrafterConfig, specialists: Specialists) -> Finding:
+    num_groups = specialists.num_groups(config.num_draft_tokens)
+    message = (
+        f"{num_groups} groups of draft positions have a {specialists.kind} specialist each, which"
+        " vLLM serves and SGLang does not."
+    )
+    return Finding("specialists", ok=True, message=message)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from dpace_serve.drafter.config import DrafterConfig
 from dpace_serve.drafter.safetensors_header import TensorEntry
+from dpace_serve.drafter.specialists import SECTION, specialist_shapes
 from dpace_serve.errors import CheckpointError, ConfigError
 
 WEIGHT_DTYPES = ("F32", "BF16", "F16")
@@ -48,7 +49,18 @@ def tensor_shapes(config: DrafterConfig) -> dict[str, tuple[int, ...]]:
     layer_shapes = _layer_shapes(config)
     for layer in range(config.num_hidden_layers):
         shapes |= {f"layers.{layer}.{name}": shape for name, shape in layer_shapes.items()}
-    return shapes
+    if config.specialists is None:
+        return shapes
+    own = specialist_shapes(
+        config.specialists,
+        num_draft_tokens=config.num_draft_tokens,
+        hidden_size=hidden,
+        layer_shapes=layer_shapes,
+    )
+    # What each group has of its own is not there a second time.
+    last = f"layers.{config.num_hidden_layers - 1}."
+    replaced = {name.replace(f"{SECTION}.", last, 1) for name in own}
+    return {name: shape for name, shape in shapes.items() if name not in replaced} | own
 
 
 def check_layout(config: DrafterConfig, entries: Mapping[str, TensorEntry]) -> None:

@@ -123,6 +123,11 @@ def to_speculators(
     Raises:
         CheckpointError: If the layout cannot say what the drafter computes.
     """
+    if config.specialists is not None:
+        raise CheckpointError(
+            "the speculators layout has no place for position specialists, this drafter has some"
+            f" ({config.specialists.kind}). Keep the z-lab layout."
+        )
     sliding, is_causal = config.sliding, _is_causal_everywhere(config)
     if sliding is not None and sliding.is_causal and not is_causal:
         raise CheckpointError(

@@ -102,10 +102,16 @@ def require_readable_by_engine(folder: Path) -> None:
             f"{folder}: SGLang reads the z-lab layout only, this is the one of speculators. Convert"
             " it: `dpace export DRAFTER --layout zlab --output FOLDER`."
         )
-    if checkpoint.read_config(folder).sliding is not None:
+    config = checkpoint.read_config(folder)
+    if config.sliding is not None:
         raise CheckpointError(
             f"{folder}: layers with a window have a causal mask in SGLang, which was never "
             "compared with the trainer's. Serve it with vLLM."
+        )
+    if config.specialists is not None:
+        raise CheckpointError(
+            f"{folder}: position specialists have no model in SGLang, which knows a drafter by its "
+            "architecture. Serve it with vLLM."
         )
     if (folder / MASK_EMBEDDING).exists():
         raise CheckpointError(

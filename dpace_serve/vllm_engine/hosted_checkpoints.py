@@ -72,6 +72,19 @@ def require_same_layers(folders: Sequence[Path]) -> None:
             )
 
 
+def require_one_rank(folder: str | Path, num_ranks: int) -> None:
+    """Check that a drafter with position specialists is not spread over several devices.
+
+    Raises:
+        ConfigError: If it would be: its stacked weights are not divided.
+    """
+    if num_ranks > 1:
+        raise ConfigError(
+            f"{folder}: position specialists need tensor_parallel_size 1, because their stacked "
+            f"weights are not divided, got {num_ranks}. Serve it on one device, or a plain drafter."
+        )
+
+
 def first_folder(vllm_config: "VllmConfig") -> list[Path]:
     """The folder of the engine's own drafter; nothing where it is given by its hub name."""
     folder = Path(vllm_config.speculative_config.model)

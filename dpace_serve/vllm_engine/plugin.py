@@ -4,6 +4,7 @@ import os
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
+from dpace_serve.drafter.config_keys import SPECIALIST_ARCHITECTURE
 from dpace_serve.errors import EngineError
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 GENERAL_PLUGIN = "dpace"
 ENDPOINT_PLUGIN = "dpace_http"
 SUPPORTED_VERSION = "0.32."
+# The engine puts its method's name before that of an architecture which does not begin with it.
+SPECIALIST_ARCHITECTURES = (SPECIALIST_ARCHITECTURE, f"DFlash{SPECIALIST_ARCHITECTURE}")
+SPECIALIST_MODEL = "dpace_serve.vllm_engine.drafter_model:SpecialistDraftForCausalLM"
 
 
 def register() -> None:
@@ -32,6 +36,7 @@ def register() -> None:
     import vllm
 
     require_version(vllm.__version__)
+    from vllm import ModelRegistry
     from vllm.platforms import current_platform
     from vllm.v1.worker import gpu_model_runner
 
@@ -43,6 +48,8 @@ def register() -> None:
     )
     from dpace_serve.vllm_engine.proposer import DpaceProposer
 
+    for architecture in SPECIALIST_ARCHITECTURES:
+        ModelRegistry.register_model(architecture, SPECIALIST_MODEL)
     # The runner builds its proposer, and recognises it, by this module-level name.
     gpu_model_runner.DFlashProposer = DpaceProposer
     cpu_fixes.apply()

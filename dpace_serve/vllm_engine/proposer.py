@@ -15,6 +15,7 @@ from dpace_serve.drafter.content import PinnedWeights
 from dpace_serve.vllm_engine.draft_log import DraftLog
 from dpace_serve.vllm_engine.draft_room import read_context, rows_with_room
 from dpace_serve.vllm_engine.draft_step import DraftObserver, DraftStep
+from dpace_serve.vllm_engine.drafter_model import follow_blocks
 from dpace_serve.vllm_engine.hosted_checkpoints import (
     first_folder,
     hosted_folders,
@@ -147,6 +148,7 @@ class DpaceProposer(DFlashProposer):
 
         def draft(slot: int, rows: Sequence[int]) -> torch.Tensor:
             chosen = inputs.select(rows)
+            follow_blocks(self.slots[slot].model, num_speculative_tokens)
             # The base class's own method: for slot 0, `propose` is this one.
             drafted: torch.Tensor = DFlashProposer.propose(
                 self.slots[slot],

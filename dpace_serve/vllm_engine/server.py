@@ -9,6 +9,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from dpace_serve.drafter import checkpoint
 from dpace_serve.errors import ConfigError, EngineError
 from dpace_serve.gate import stack, tls
 from dpace_serve.live.admin_key import read_admin_key
@@ -18,7 +19,7 @@ from dpace_serve.vllm_engine.api_keys import api_keys
 from dpace_serve.vllm_engine.drafter_worker import WORKER_EXTENSION
 from dpace_serve.vllm_engine.engine_log import write_as_the_engine
 from dpace_serve.vllm_engine.engine_watch import EngineWatch
-from dpace_serve.vllm_engine.hosted_checkpoints import additional_config
+from dpace_serve.vllm_engine.hosted_checkpoints import additional_config, require_one_rank
 from dpace_serve.vllm_engine.stoppable_start import run_server
 
 if TYPE_CHECKING:
@@ -184,6 +185,9 @@ def _host_other_drafters(args: Namespace, config: ServeConfig) -> ServeConfig:
     drafter = config.drafter
     if drafter is None:
         return config
+    for folder in (drafter, *config.challengers):
+        if checkpoint.read_config(folder).specialists is not None:
+            require_one_rank(folder, args.tensor_parallel_size)
     has_admin_key = read_admin_key(config.admin_key_file, os.environ) is not None
     num_spare_slots = config.num_spare_slots(has_admin_key=has_admin_key)
     if args.data_parallel_size > 1:

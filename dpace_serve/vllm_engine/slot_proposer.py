@@ -121,6 +121,7 @@ def _with_drafter(vllm_config: VllmConfig, folder: Path) -> VllmConfig:
         method=base.method,
         model=str(folder),
         num_speculative_tokens=base.num_speculative_tokens,
+        num_speculative_tokens_per_batch_size=base.num_speculative_tokens_per_batch_size,
         draft_sample_method=base.draft_sample_method,
         attention_backend=base.attention_backend,
         kv_cache_dtype=base.kv_cache_dtype,

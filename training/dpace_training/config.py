@@ -125,6 +125,25 @@ class DataConfig(Config):
         return self
 
 
+class SpecialistsConfig(Config):
+    """Parameters of the drafter that each group of draft positions has of its own."""
+
+    kind: Literal["low_rank", "last_layer"]
+    """Adapters on the last hidden state, or the last layer once per group, keys and values shared.
+    """
+    group_size: Annotated[int, Field(ge=1)] = 2
+    """Draft positions that share a specialist, counted from the first; the last group may be
+    smaller."""
+    rank: Annotated[int, Field(ge=1)] | None = None
+    """Inner width of an adapter of kind low_rank; 16 when not given."""
+
+    @model_validator(mode="after")
+    def _has_a_rank_for_its_adapters(self) -> "SpecialistsConfig":
+        if self.kind == "last_layer" and self.rank is not None:
+            raise ValueError("kind last_layer has no adapters: drop rank")
+        return self
+
+
 class DrafterShape(Config):
     """Size and start of the drafter; what is not given follows the target."""
 
@@ -161,6 +180,9 @@ class DrafterShape(Config):
     sliding_is_causal: bool = False
     """Hide later positions of the block from earlier ones in layers with the window; SGLang always
     does, vLLM as the drafter says."""
+    specialists: SpecialistsConfig | None = None
+    """Position specialists; none trains a plain drafter. With init_from, a plain drafter or one
+    with the same specialists."""
     mask_token_id: Annotated[int, Field(ge=0)] | None = None
     """Token put at the draft positions; the tokenizer's mask token, or its first unused id."""
 

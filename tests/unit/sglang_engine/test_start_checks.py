@@ -91,6 +91,17 @@ def test_layers_with_a_window_are_refused(drafter):
         start_checks.require_readable_by_engine(drafter)
 
 
+def test_specialists_are_refused(drafter):
+    values = json.loads((drafter / "config.json").read_text())
+    values |= {
+        "architectures": ["DPaceSpecialistDraftModel"],
+        "specialists": {"kind": "low_rank", "group_size": 2, "rank": 4},
+    }
+    (drafter / "config.json").write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match="position specialists have no model in SGLang"):
+        start_checks.require_readable_by_engine(drafter)
+
+
 def test_a_root_that_is_no_folder_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="drafter_root must be a folder"):
         start_checks.require_servable(settings(drafter_root=tmp_path / "none"))

@@ -13,6 +13,28 @@ def step_time_rows(result: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def specialist_cost_rows(result: dict[str, Any]) -> str:
+    """What `bench.specialist_cost` measured, one row per drafter."""
+    forwards = result["forwards"]
+    sizes = " | ".join(f"batch {row['batch_size']}" for row in forwards)
+    rows = [
+        f"| forward pass / plain, median [middle half] | {sizes} | parameters | weights |",
+        "|---" * (len(forwards) + 3) + "|",
+    ]
+    for arm in forwards[0]["arms"]:
+        cells = " | ".join(
+            f"{_ratio(row['arms'][arm]['ratio'])}, {row['arms'][arm]['milliseconds']:.2f} ms"
+            for row in forwards
+        )
+        own = result[arm]
+        rows.append(
+            f"| {arm} | {cells} | {own['parameters']:,} | {own['weight_megabytes']:.2f} MB |"
+        )
+    how = "compiled" if result["compiled"] else "eager"
+    rows += ["", f"{result['rounds']} rounds, bfloat16, {how}, {_machine(result)}."]
+    return "\n".join(rows)
+
+
 def peer_rows(result: dict[str, Any]) -> str:
     """What `bench.peers` measured: each attention of each peer, in each precision."""
     precisions = list(result["precisions"])

@@ -5,10 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dpace_training.bench.report import loss_memory_line, peer_rows, step_time_rows
+from dpace_training.bench.report import (
+    loss_memory_line,
+    peer_rows,
+    specialist_cost_rows,
+    step_time_rows,
+)
 from dpace_training.demo.live_tables import cost_rows, schedule_rows, swap_rows, truth_rows
 from dpace_training.study.orderings import ordering_rows
 from dpace_training.study.report import study_rows
+from dpace_training.study.specialists import specialist_rows
 
 Result = dict[str, Any]
 RESULTS = Path("training/results")
@@ -127,6 +133,9 @@ TABLES: dict[str, dict[str, tuple[str, Callable[[Result], str]]]] = {
         "converged": ("converged.json", study_rows),
         "equal-time": ("equal-time.json", study_rows),
         "step-time": ("step-time.json", step_time_rows),
+        "specialists": ("specialists.json", specialist_rows),
+        "specialists-step-time": ("specialists-step-time.json", step_time_rows),
+        "specialists-cost": ("specialists-cost.json", specialist_cost_rows),
         "peers": ("peers.json", peer_rows),
         "loss-memory": ("loss-memory.json", loss_memory_line),
     },

@@ -12,7 +12,8 @@ Source:
     DFlash, arXiv 2602.06036.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -24,123 +25,21 @@ from torch.utils.checkpoint import checkpoint
 from dpace_serve.drafter.checkpoint import DrafterConfig
 from dpace_training.config import AttentionName, FitConfig
 from dpace_training.drafter.attention import ATTENTIONS, Attention
-from dpace_training.drafter.rotary import Angles, RotaryPositions, rotate
+from dpace_training.drafter.layer import DrafterLayer, KeysAndValues, RMSNorm
+from dpace_training.drafter.rotary import RotaryPositions
 from dpace_training.drafter.sight import Sight
-
-KeysAndValues = tuple[Tensor, Tensor]
-
-
-class RMSNorm(nn.Module):
-    """Scale each row to root mean square 1, in float32 or wider, then by a learned weight."""
-
-    def __init__(self, size: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
-
-    def forward(self, rows: Float[Tensor, "*rows size"]) -> Float[Tensor, "*rows size"]:
-        """Normalise the last axis."""
-        wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
-        scale = torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + self.eps)
-        return (wide * scale).to(rows.dtype) * self.weight
-
-
-class BlockAttention(nn.Module):
-    """Projections, per-head norms and rotary positions around attention."""
-
-    def __init__(self, config: DrafterConfig) -> None:
-        super().__init__()
-        self.head_dim = config.head_dim
-        has_bias = config.attention_bias
-        query_size = config.num_attention_heads * config.head_dim
-        kv_size = config.num_key_value_heads * config.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, query_size, bias=has_bias)
-        self.k_proj = nn.Linear(config.hidden_size, kv_size, bias=has_bias)
-        self.v_proj = nn.Linear(config.hidden_size, kv_size, bias=has_bias)
-        self.o_proj = nn.Linear(query_size, config.hidden_size, bias=has_bias)
-        self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
-        self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
-
-    def read_context(
-        self, context: Float[Tensor, "documents tokens hidden"], context_angles: Angles
-    ) -> KeysAndValues:
-        """Keys, rotated, and values of the context; they depend on no block."""
-        keys = rotate(self.k_norm(self._heads(self.k_proj(context))), *context_angles)
-        return keys, self._heads(self.v_proj(context))
-
-    def forward(
-        self,
-        hidden: Float[Tensor, "documents blocks block_size hidden"],
-        context: KeysAndValues,
-        block_angles: Angles,
-        attend: Attention,
-    ) -> Float[Tensor, "documents blocks block_size hidden"]:
-        """Let block tokens look at their context and their own block."""
-        attended = attend(
-            rotate(self.q_norm(self._heads(self.q_proj(hidden))), *block_angles),
-            *context,
-            rotate(self.k_norm(self._heads(self.k_proj(hidden))), *block_angles),
-            self._heads(self.v_proj(hidden)),
-        )
-        projected: Tensor = self.o_proj(attended)
-        return projected
-
-    def _heads(self, rows: Float[Tensor, "*rows size"]) -> Float[Tensor, "*rows heads head_dim"]:
-        return rows.view(*rows.shape[:-1], rows.shape[-1] // self.head_dim, self.head_dim)
-
-
-class GatedMLP(nn.Module):
-    """SwiGLU feed-forward part."""
-
-    def __init__(self, config: DrafterConfig) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-
-    def forward(self, hidden: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"]:
-        """Map each row on its own."""
-        mapped: Tensor = self.down_proj(
-            functional.silu(self.gate_proj(hidden)) * self.up_proj(hidden)
-        )
-        return mapped
-
-
-class DrafterLayer(nn.Module):
-    """One layer of the drafter; only block tokens pass its norms, the context does not."""
-
-    def __init__(self, config: DrafterConfig) -> None:
-        super().__init__()
-        self.self_attn = BlockAttention(config)
-        self.mlp = GatedMLP(config)
-        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-
-    def read_context(
-        self, context: Float[Tensor, "documents tokens hidden"], context_angles: Angles
-    ) -> KeysAndValues:
-        """Keys, rotated, and values of the context in this layer."""
-        return self.self_attn.read_context(context, context_angles)
-
-    def forward(
-        self,
-        hidden: Float[Tensor, "documents blocks block_size hidden"],
-        context: KeysAndValues,
-        block_angles: Angles,
-        attend: Attention,
-    ) -> Float[Tensor, "documents blocks block_size hidden"]:
-        """Add attention, then the feed-forward part, to the residual stream."""
-        hidden = hidden + self.self_attn(
-            self.input_layernorm(hidden), context, block_angles, attend
-        )
-        mapped: Tensor = self.mlp(self.post_attention_layernorm(hidden))
-        return hidden + mapped
+from dpace_training.drafter.specialists import (
+    LastLayerSpecialists,
+    LowRankSpecialists,
+    SharedLayer,
+)
 
 
 class BlockDrafter(nn.Module):
     """The trainable drafter; embedding and LM head are the target's and stay outside.
 
     Attributes:
+        specialists: What groups of draft positions have of their own; none in a plain drafter.
         attention: Which implementation of attention computes.
         recompute_layers: Work out a layer's activations again in the backward pass.
     """
@@ -153,6 +52,8 @@ class BlockDrafter(nn.Module):
         self.hidden_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.layers = nn.ModuleList(DrafterLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        # Last, so that a seed gives the plain part the weights of a plain drafter.
+        self.specialists = self._make_specialists()
         self._rotary = RotaryPositions(config)
         self.attention: AttentionName = FitConfig().attention
         self.recompute_layers = FitConfig().recompute_layers
@@ -194,7 +95,7 @@ class BlockDrafter(nn.Module):
         """
         context = self.hidden_norm(self.fc(taps.to(self.fc.weight.dtype)))
         angles = self._rotary.angles(torch.arange(taps.shape[1], device=taps.device))
-        layers = [cast(DrafterLayer, layer) for layer in self.layers]
+        layers = [cast(DrafterLayer | SharedLayer, layer) for layer in self.layers]
         return [layer.read_context(context, angles) for layer in layers]
 
     def draft_blocks(
@@ -218,13 +119,15 @@ class BlockDrafter(nn.Module):
         block_angles = self._rotary.angles(anchors.unsqueeze(-1) + block_offsets)
         hidden = block_embeddings
         attentions = self._attentions(sight)
-        for layer, layer_context, attend in zip(self.layers, context, attentions, strict=True):
+        for layer, layer_context, attend in zip(self._steps(), context, attentions, strict=True):
             inputs = (hidden, layer_context, block_angles, attend)
             if self.recompute_layers and torch.is_grad_enabled():
                 hidden = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
             else:
                 hidden = layer(*inputs)
         normed: Tensor = self.norm(hidden)
+        if isinstance(self.specialists, LowRankSpecialists):
+            normed = self.specialists(normed)
         return normed
 
     def embed_blocks(
@@ -260,3 +163,21 @@ class BlockDrafter(nn.Module):
             return [full] * len(self.layers)
         windowed = make(sight.through(sliding))
         return [windowed if layer in sliding.layers else full for layer in range(len(self.layers))]
+
+    def _make_specialists(self) -> LowRankSpecialists | LastLayerSpecialists | None:
+        """The specialists, if there are any; takes away from the last layer what they replace."""
+        specialists = self.config.specialists
+        if specialists is None:
+            return None
+        if specialists.kind == "low_rank":
+            return LowRankSpecialists(self.config, specialists)
+        last = cast(DrafterLayer, self.layers[-1])
+        self.layers[-1] = SharedLayer(last)
+        return LastLayerSpecialists(self.config, specialists, last)
+
+    def _steps(self) -> list[Callable[..., Tensor]]:
+        """What computes each layer."""
+        steps: list[Callable[..., Tensor]] = list(self.layers)
+        if isinstance(self.specialists, LastLayerSpecialists):
+            steps[-1] = partial(self.specialists, steps[-1])
+        return steps

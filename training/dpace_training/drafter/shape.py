@@ -6,6 +6,7 @@ from dpace_serve.drafter.checkpoint import DrafterConfig, default_target_layer_i
 from dpace_serve.drafter.rope import Rope
 from dpace_serve.drafter.rotation import read_target_rope
 from dpace_serve.drafter.sliding import SlidingAttention
+from dpace_serve.drafter.specialists import Specialists
 from dpace_serve.errors import CheckpointError, ConfigError
 from dpace_training.config import DrafterShape, TrainConfig
 from dpace_training.data.target_model import Target
@@ -14,6 +15,7 @@ from dpace_training.drafter.warm_start import require_fit
 # What Gemma, Cohere and Granite do to logits behind the head; none changes the most likely token.
 _LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 _DEFAULT_RMS_NORM_EPS = 1e-6
+_DEFAULT_RANK = 16
 
 
 def drafter_config(config: TrainConfig, target: Target) -> DrafterConfig:
@@ -60,6 +62,7 @@ def _drafter_config(config: TrainConfig, target: Target) -> DrafterConfig:
         target_hidden_size=model.hidden_size,
         attention_bias=shape.attention_bias,
         sliding=_sliding(shape),
+        specialists=_specialists(shape),
         objective=config.loss.name,
         target_name=target.folder.name,
         target_revision=target.revision,
@@ -114,6 +117,14 @@ def _sliding(shape: DrafterShape) -> SlidingAttention | None:
     if layers is None:
         layers = tuple(range(shape.num_hidden_layers))
     return SlidingAttention(shape.sliding_window, layers, shape.sliding_is_causal)
+
+
+def _specialists(shape: DrafterShape) -> Specialists | None:
+    asked = shape.specialists
+    if asked is None:
+        return None
+    rank = (asked.rank or _DEFAULT_RANK) if asked.kind == "low_rank" else 0
+    return Specialists(asked.kind, asked.group_size, rank)
 
 
 def _layer_ids(config: TrainConfig, model: PretrainedConfig) -> tuple[int, ...]:

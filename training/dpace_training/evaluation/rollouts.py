@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from dpace_training.drafter.model import BlockDrafter, KeysAndValues
+from dpace_training.drafter.layer import KeysAndValues
+from dpace_training.drafter.model import BlockDrafter
 
 PADDED_TOKENS_AT_ONCE = 8192
 LOGITS_AT_ONCE = 1 << 25

@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from dpace_serve.drafter.specialists import SECTION
 from dpace_training.config import FitConfig
 from dpace_training.drafter.model import BlockDrafter
 
@@ -11,14 +12,20 @@ from dpace_training.drafter.model import BlockDrafter
 def make_optimizers(drafter: BlockDrafter, fit: FitConfig) -> list[torch.optim.Optimizer]:
     """AdamW over all weights; with `muon`, Muon over the matrices and AdamW over the rest.
 
-    Both share one learning rate: Muon scales its update to the size that AdamW's would have.
+    Both share one learning rate: Muon scales its update to the size that AdamW's would have. The
+    rest holds the specialists: torch's Muon takes no stacks of matrices, and a stack of vectors,
+    which would pass for a matrix, is none.
 
     Source:
         Muon: Keller Jordan et al., 2024; its scale: arXiv 2502.16982, section 2.2.
     """
-    weights = list(drafter.parameters())
-    matrices = [weight for weight in weights if weight.ndim == 2 and fit.optimizer == "muon"]
-    others = [weight for weight in weights if all(weight is not matrix for matrix in matrices)]
+    named = dict(drafter.named_parameters())
+    is_matrix = {
+        name: fit.optimizer == "muon" and weight.ndim == 2 and not name.startswith(f"{SECTION}.")
+        for name, weight in named.items()
+    }
+    matrices = [weight for name, weight in named.items() if is_matrix[name]]
+    others = [weight for name, weight in named.items() if not is_matrix[name]]
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(
             others,

@@ -17,6 +17,12 @@ from dpace_training.fit.journal import Journal, open_journal
 from dpace_training.fit.launcher import require_no_launcher_settings
 from dpace_training.fit.ranks import Ranks
 from dpace_training.fit.requirements import require_computable
+from dpace_training.fit.size import (
+    num_parameters,
+    num_specialist_parameters,
+    peak_megabytes,
+    size_line,
+)
 from dpace_training.fit.trackers import require_trackers
 from dpace_training.fit.trainer import Trainer
 
@@ -57,6 +63,7 @@ def _train(config: TrainConfig, ranks: Ranks) -> dict[str, Any] | None:
     trainer = Trainer(config, data, ranks)
     if ranks.is_first:
         write_config(config.output, config)
+        logger.info("%s", size_line(trainer.drafter))
         logger.info(
             "blocks of an epoch predict %.1f %% of the trained tokens",
             100 * _coverage(config, data),
@@ -68,6 +75,7 @@ def _train(config: TrainConfig, ranks: Ranks) -> dict[str, Any] | None:
     drafter = trainer.whole_drafter()
     if journal is None or drafter is None:
         return None
+    logger.info("at most %.0f MB of memory were used", peak_megabytes(ranks.device))
     facts = _facts(config, data, trainer, drafter) | {"evaluation": journal.evaluation}
     write_drafter(config.output, drafter.config, drafter.state_dict(), config, facts)
     return facts
@@ -115,6 +123,7 @@ def _facts(
         "trained_tokens": data.num_trained_tokens,
         "anchor_coverage": _coverage(config, data),
         "target_agreement": data.agreement,
-        "drafter_parameters": sum(p.numel() for p in drafter.parameters()),
+        "drafter_parameters": num_parameters(drafter),
+        "specialist_parameters": num_specialist_parameters(drafter),
         "torch": torch.__version__,
     }

@@ -1,4 +1,4 @@
-"""What a study compares: objectives, seeds and held-out prompts around one training run."""
+"""What a study compares: objectives, specialists, seeds and prompts around one training run."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from dpace_serve.config import Config
-from dpace_training.config import TrainConfig
+from dpace_training.config import SpecialistsConfig, TrainConfig
 from dpace_training.data.input_config import InputConfig
 from dpace_training.evaluation.config import ComparisonConfig, NumberFormat
 from dpace_training.losses.config import LossConfig
@@ -41,6 +41,8 @@ class StudyConfig(Config):
     steps: dict[ArmName, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     """Optimizer steps of arms that need another number, such as more where a step costs less;
     `base.fit.epochs` must allow for them."""
+    specialists: dict[ArmName, SpecialistsConfig] = Field(default_factory=dict)
+    """Arms whose drafter has position specialists; the drafter of the others is as in `base`."""
     baseline: ArmName
     """The arm that the others are compared with."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
@@ -55,8 +57,9 @@ class StudyConfig(Config):
     def _fits_together(self) -> "StudyConfig":
         if self.baseline not in self.arms:
             raise ValueError(f"baseline must be one of the arms, got {self.baseline!r}")
-        if unknown := sorted(self.steps.keys() - self.arms.keys()):
-            raise ValueError(f"steps must name arms of the study, got {unknown}")
+        for key, named in (("steps", self.steps), ("specialists", self.specialists)):
+            if unknown := sorted(named.keys() - self.arms.keys()):
+                raise ValueError(f"{key} must name arms of the study, got {unknown}")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must differ, got {list(self.seeds)}")
         return self
@@ -64,9 +67,11 @@ class StudyConfig(Config):
     def run(self, arm: str, seed: int) -> TrainConfig:
         """The training run of one arm and seed."""
         fit = {"seed": seed, "max_steps": self.steps.get(arm, self.base.fit.max_steps)}
+        specialists = self.specialists.get(arm, self.base.drafter.specialists)
         return self.base.model_copy(
             update={
                 "output": self.base.output / arm / f"seed-{seed}",
+                "drafter": self.base.drafter.model_copy(update={"specialists": specialists}),
                 "loss": self.arms[arm],
                 "fit": self.base.fit.model_copy(update=fit),
             }

@@ -68,9 +68,11 @@ def run_study(config: StudyConfig, device: torch.device) -> dict[str, Any]:
                 measure.require_steps()
                 logger.info("training %s with seed %d", arm, seed)
                 train(run)
-            steps = _steps(run.output, config.steps.get(arm, 0))
+            facts = _facts(run.output, config.steps.get(arm, 0))
             acceptance = measure.acceptance(run.output)
-            results.append(RunResult(arm, seed, steps, acceptance, _curve(run.output)))
+            steps, parameters = facts["steps"], facts["drafter_parameters"]
+            curve = _curve(run.output)
+            results.append(RunResult(arm, seed, steps, parameters, acceptance, curve))
     return study_result(config, results)
 
 
@@ -224,15 +226,15 @@ def _run_acceptance(arm: ArmAcceptance) -> RunAcceptance:
     return RunAcceptance(pairs=arm.pairs, accepted=total.accepted, drafted=total.drafted)
 
 
-def _steps(folder: Path, wanted: int) -> int:
-    """Optimizer steps of a finished run, which must be as many as were asked for."""
-    steps = int(json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))["steps"])
-    if steps < wanted:
+def _facts(folder: Path, wanted: int) -> dict[str, Any]:
+    """The facts of a finished run, which must have as many optimizer steps as were asked for."""
+    facts: dict[str, Any] = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
+    if facts["steps"] < wanted:
         raise ConfigError(
-            f"{folder}: {wanted} steps were asked for and base.fit.epochs ends after {steps}. "
-            "Raise base.fit.epochs and name another base.output."
+            f"{folder}: {wanted} steps were asked for and base.fit.epochs ends after "
+            f"{facts['steps']}. Raise base.fit.epochs and name another base.output."
         )
-    return steps
+    return facts
 
 
 def _curve(folder: Path) -> dict[int, float]:

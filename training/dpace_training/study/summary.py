@@ -51,11 +51,12 @@ class RunAcceptance:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """One arm with one seed: optimizer steps, acceptance, held-out tau by step while training."""
+    """One arm with one seed: its length, its drafter's size, acceptance, and tau by step."""
 
     arm: str
     seed: int
     steps: int
+    parameters: int
     sets: dict[str, RunAcceptance]
     curve: dict[int, float]
 
@@ -80,8 +81,9 @@ def study_result(config: StudyConfig, results: Sequence[RunResult]) -> dict[str,
         "arms": [
             {
                 "name": arm,
-                "objective": config.arms[arm].name,
+                "objective": _objective(config, arm),
                 "steps": runs[0].steps,
+                "parameters": runs[0].parameters,
                 "curve": _mean_curve([run.curve for run in runs]),
                 "sets": {
                     name: _set_record(
@@ -94,6 +96,13 @@ def study_result(config: StudyConfig, results: Sequence[RunResult]) -> dict[str,
             for arm, runs in by_arm.items()
         ],
     }
+
+
+def _objective(config: StudyConfig, arm: str) -> str:
+    name, specialists = config.arms[arm].name, config.specialists.get(arm)
+    if specialists is None:
+        return name
+    return f"{name}, {specialists.kind} specialists of {specialists.group_size} positions"
 
 
 def ratio_across_seeds(ratios: Sequence[float]) -> tuple[float, float, float]:

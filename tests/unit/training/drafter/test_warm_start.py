@@ -145,3 +145,54 @@ def test_the_same_shape_is_not_warned_of(build, source, target, caplog):
     with caplog.at_level(logging.WARNING):
         drafter_config(build(init_from=str(source)), target)
     assert not caplog.records
+
+
+KINDS = [
+    {"kind": "low_rank", "group_size": 2, "rank": 3},
+    {"kind": "last_layer", "group_size": 1},
+    {"kind": "last_layer", "group_size": 2},  # three draft positions: the last group has one
+]
+
+
+@pytest.mark.parametrize("specialists", KINDS)
+@torch.no_grad()
+def test_before_its_first_step_a_run_with_specialists_drafts_what_its_plain_source_drafts(
+    build, source, specialists
+):
+    config = build(init_from=str(source), specialists=specialists)
+    drafter, loaded = Trainer(config, prepare(config), Ranks()).drafter, load_drafter(source)
+    taps, blocks = torch.randn(1, 9, 64), torch.randn(1, 2, 4, 32)
+    anchors = torch.tensor([[3, 8]])
+    found, expected = (one(taps, blocks, anchors)[:, :, 1:] for one in (drafter, loaded))
+    assert torch.allclose(found, expected, rtol=1e-6, atol=1e-6)
+    assert all(len(stack) > 1 for stack in drafter.specialists.parameters())
+
+
+@pytest.mark.parametrize("specialists", KINDS)
+def test_a_drafter_with_specialists_goes_on_from_all_its_weights(
+    build, target, tmp_path, specialists
+):
+    torch.manual_seed(9)
+    trained = BlockDrafter(drafter_config(build(specialists=specialists), target)).bfloat16()
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.normal_()
+    checkpoint.write(tmp_path / "trained", trained.config, trained.state_dict())
+    config = build(init_from=str(tmp_path / "trained"), specialists=specialists)
+    found = Trainer(config, prepare(config), Ranks()).drafter.state_dict()
+    assert all(torch.equal(found[key], w.float()) for key, w in trained.state_dict().items())
+
+
+@pytest.mark.parametrize("asked", [None, KINDS[0], KINDS[1]])
+def test_specialists_of_another_kind_or_size_are_no_start(build, target, tmp_path, asked):
+    trained = BlockDrafter(drafter_config(build(specialists=KINDS[2]), target))
+    checkpoint.write(tmp_path / "trained", trained.config, trained.state_dict())
+    text = refusal(build(init_from=str(tmp_path / "trained"), specialists=asked), target)
+    assert "has the specialists {'kind': 'last_layer', 'group_size': 2}, this run" in text
+    assert "Set drafter.specialists to them" in text
+
+
+def test_a_plain_source_is_not_warned_of_as_a_change(build, source, target, caplog):
+    with caplog.at_level(logging.WARNING):
+        drafter_config(build(init_from=str(source), specialists=KINDS[0]), target)
+    assert not caplog.records

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from dpace_serve.drafter.checkpoint import DrafterConfig
+from dpace_serve.drafter.specialists import Specialists
 from dpace_training.config import FitConfig
 from dpace_training.drafter.model import BlockDrafter
 from dpace_training.fit.optimizer import learning_rate_at, make_optimizers
@@ -83,6 +86,21 @@ def test_under_muon_matrices_decay_like_the_rest(drafter):
     step(optimizers, drafter, 0.0)
     assert len(optimizers) == 2
     assert_all(drafter, 0.99)
+
+
+def test_muon_leaves_the_stacks_of_specialists_to_adamw(drafter):
+    config = replace(drafter.config, specialists=Specialists("last_layer", 2))
+    adamw, muon = make_optimizers(
+        BlockDrafter(config), FIT.model_copy(update={"optimizer": "muon"})
+    )
+    # The last layer's vectors of width 8 and 4 (its heads), once for each of two groups.
+    shapes = [tuple(w.shape) for group in adamw.param_groups for w in group["params"]]
+    assert shapes.count((2, 8)) == 2
+    assert shapes.count((2, 4)) == 1
+    assert [shape for shape in shapes if len(shape) == 3].count((2, 8, 8)) == 5
+    # The taps' projection, and the projections of keys and values that the groups share.
+    left = [tuple(w.shape) for group in muon.param_groups for w in group["params"]]
+    assert left == [(8, 16), (4, 8), (4, 8)]
 
 
 def test_without_weight_decay_a_zero_gradient_moves_nothing(drafter):

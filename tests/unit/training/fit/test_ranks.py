@@ -25,6 +25,11 @@ RUNS = {
     "soft labels": {"loss": {"recipe": "lk"}},
     "recomputed": {"fit": {"sharding": "fsdp2", "recompute_layers": True}},
     "packed": {"fit": {"sharding": "fsdp2", "pack_tokens": 100}},
+    "specialists": {"drafter": {"specialists": {"kind": "last_layer", "group_size": 2}}},
+    "sharded specialists": {
+        "drafter": {"specialists": {"kind": "last_layer", "group_size": 2}},
+        "fit": {"sharding": "fsdp2", "recompute_layers": True},
+    },
     "muon": {"fit": {"optimizer": "muon"}},
     "sharded muon": {"fit": {"optimizer": "muon", "sharding": "fsdp2"}},
 }
@@ -64,7 +69,11 @@ def both(target_folder, tmp_path_factory):
 
     def plan(name, output, legs):
         change = RUNS[name]
-        settings = {"loss": change.get("loss", {}), "fit": fit | change.get("fit", {})}
+        settings = {
+            "loss": change.get("loss", {}),
+            "fit": fit | change.get("fit", {}),
+            "drafter": base["drafter"] | change.get("drafter", {}),
+        }
         return {"legs": legs, "config": {**base, **settings, "output": str(folder / output)}}
 
     def in_one(plans):

@@ -65,6 +65,24 @@ def test_an_arm_may_train_longer_than_the_others(values):
     assert {arm["name"]: arm["steps"] for arm in result["arms"]} == {"dpace": 2, "auf": 3}
 
 
+def test_the_drafter_of_an_arm_may_have_specialists(values):
+    specialists = {"auf": {"kind": "low_rank", "group_size": 2, "rank": 4}}
+    result = study(values, seeds=[0], specialists=specialists)
+    plain, own = result["arms"]
+    # Three draft positions are two groups; 4 x 32 there and back in each.
+    assert own["parameters"] - plain["parameters"] == 2 * 2 * 4 * 32
+    assert own["objective"] == "auf, low_rank specialists of 2 positions"
+    with pytest.raises(ConfigError, match="a run of the study there were made with another set"):
+        study(values, seeds=[0])
+
+
+@pytest.mark.parametrize("key", ["steps", "specialists"])
+def test_what_is_set_for_an_arm_names_one_that_is_there(values, key):
+    changed = {"steps": {"lk": 3}, "specialists": {"lk": {"kind": "last_layer"}}}[key]
+    with pytest.raises(ConfigError, match=rf"{key} must name arms of the study, got \['lk'\]"):
+        study(values, **{key: changed})
+
+
 def test_more_steps_than_the_epochs_hold_are_refused(values):
     with pytest.raises(ConfigError, match=r"7 steps were asked for .* ends after 2\."):
         study(values, seeds=[0], steps={"auf": 7})

@@ -36,7 +36,7 @@ def run(arm, seed, pairs, curve):
     accepted = sum(pair[0] for pair in pairs)
     steps = sum(pair[1] for pair in pairs)
     acceptance = RunAcceptance(pairs=pairs, accepted=(accepted, 0), drafted=(steps, 0))
-    return RunResult(arm, seed, 20, {"greedy": acceptance}, curve)
+    return RunResult(arm, seed, 20, 1000, {"greedy": acceptance}, curve)
 
 
 RESULTS = [

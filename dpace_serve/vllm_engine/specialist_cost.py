@@ -1,0 +1,144 @@
+"""Time of the forward pass of drafters in one engine of this process."""
+
+import random
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpace_serve.drafter import checkpoint
+from dpace_serve.vllm_engine.hosted_checkpoints import additional_config
+
+BATCH_SIZES = (1, 8)
+MAX_TOKENS = 96
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_PLUGINS": "dpace",
+    "VLLM_USE_V2_MODEL_RUNNER": "0",
+}
+
+
+@contextmanager
+def timed_forwards(proposer: Any) -> Iterator[list[tuple[int, float]]]:
+    """Rows and seconds of every forward pass of a proposer's drafter meanwhile."""
+    model, taken = proposer.model, list[tuple[int, float]]()
+    forward = model.forward
+
+    def measure(**inputs: Any) -> torch.Tensor:
+        started = time.perf_counter()
+        hidden: torch.Tensor = forward(**inputs)
+        taken.append((len(hidden), time.perf_counter() - started))
+        return hidden
+
+    model.forward = measure
+    try:
+        yield taken
+    finally:
+        model.forward = forward
+
+
+def compare(
+    target: Path, drafters: dict[str, Path], texts: Sequence[str], *, eager: bool, rounds: int
+) -> dict[str, Any]:
+    """Milliseconds by drafter and batch size, and the ratio to the first drafter's.
+
+    Args:
+        target: Folder of the target.
+        drafters: Folders of the drafters by name.
+        texts: Prompts.
+        eager: Whether nothing is compiled.
+        rounds: Answers of each drafter that are counted.
+    """
+    from vllm import LLM
+
+    first, *others = drafters.values()
+    engine = LLM(
+        model=str(target),
+        dtype="bfloat16",
+        max_model_len=512,
+        max_num_seqs=max(BATCH_SIZES),
+        enforce_eager=eager,
+        seed=0,
+        additional_config=additional_config(others),
+        speculative_config={
+            "method": "dflash",
+            "model": str(first),
+            "num_speculative_tokens": checkpoint.read_config(first).num_draft_tokens,
+            "draft_sample_method": "greedy",
+        },
+    )
+    core = engine.llm_engine.engine_core.engine_core
+    proposer = core.model_executor.driver_worker.worker.model_runner.drafter
+    slots = dict(zip(drafters, proposer.slots, strict=True))
+    block = 1 + proposer.num_speculative_tokens
+    return {
+        arm: {
+            "parameters": sum(weight.numel() for weight in _own(slot.model)),
+            "weight_megabytes": sum(weight.nbytes for weight in _own(slot.model)) / 1e6,
+        }
+        for arm, slot in slots.items()
+    } | {"forwards": [_rounds(engine, slots, texts, size, block, rounds) for size in BATCH_SIZES]}
+
+
+def _own(model: torch.nn.Module) -> list[torch.Tensor]:
+    shared = ("embed_tokens", "lm_head", "mask_embedding")
+    return [
+        weight
+        for name, weight in model.named_parameters()
+        if not any(part in name for part in shared)
+    ]
+
+
+def _rounds(
+    engine: Any,
+    slots: dict[str, Any],
+    texts: Sequence[str],
+    batch_size: int,
+    block: int,
+    rounds: int,
+) -> dict[str, Any]:
+    from vllm import SamplingParams
+
+    seconds: dict[str, list[float]] = {arm: [] for arm in slots}
+    order = list(slots)
+    for index in range(rounds + 1):
+        asked = [texts[(index * batch_size + row) % len(texts)] for row in range(batch_size)]
+        for arm in random.Random(index).sample(order, len(order)):
+            params = [
+                SamplingParams(
+                    temperature=0,
+                    max_tokens=MAX_TOKENS,
+                    ignore_eos=True,
+                    extra_args={"dpace": [row, order.index(arm)]},
+                )
+                for row in range(batch_size)
+            ]
+            with timed_forwards(slots[arm]) as taken:
+                engine.generate(asked, params, use_tqdm=False)
+            if index:  # the first round of all allocates
+                full = [time for rows, time in taken if rows == batch_size * block]
+                seconds[arm].append(statistics.median(full))
+    return {
+        "batch_size": batch_size,
+        "arms": {
+            arm: {
+                "milliseconds": 1000 * statistics.median(values),
+                "ratio": _quartiles(
+                    [own / plain for own, plain in zip(values, seconds[order[0]], strict=True)]
+                ),
+            }
+            for arm, values in seconds.items()
+        },
+    }
+
+
+def _quartiles(ratios: Sequence[float]) -> dict[str, float]:
+    low, median, high = statistics.quantiles(ratios, n=4)
+    return {"median": median, "low": low, "high": high}

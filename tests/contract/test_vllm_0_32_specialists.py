@@ -1,0 +1,117 @@
+"""What drafters with position specialists rely on inside vLLM 0.32."""
+
+import inspect
+
+import pytest
+
+from dpace_serve.demo import bundle
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+
+def parameters(function):
+    return list(inspect.signature(function).parameters)
+
+
+def test_vllm_0_32_puts_dflash_before_an_architecture_that_does_not_begin_with_it():
+    from transformers import Qwen3Config
+    from vllm.transformers_utils.configs.eagle import EAGLEConfig
+
+    from dpace_serve.vllm_engine.plugin import SPECIALIST_ARCHITECTURES
+
+    given, renamed = SPECIALIST_ARCHITECTURES
+    section = {"kind": "low_rank", "group_size": 2, "rank": 4}
+    model = Qwen3Config(architectures=[given], specialists=section, vocab_size=64)
+    config = EAGLEConfig(model, method="dflash", model_type="eagle")
+    assert config.architectures == [renamed]
+    assert config.to_dict()["specialists"] == section
+
+
+def test_vllm_0_32_finds_the_model_of_both_names_once_the_plugin_is_registered():
+    from vllm import ModelRegistry
+
+    from dpace_serve.vllm_engine import plugin
+
+    plugin.register()
+    for architecture in plugin.SPECIALIST_ARCHITECTURES:
+        found = ModelRegistry.models[architecture]
+        assert f"{found.module_name}:{found.class_name}" == plugin.SPECIALIST_MODEL
+
+
+def test_vllm_0_32_proposer_takes_a_subclass_of_its_model_and_keeps_the_length_it_was_asked_for():
+    from vllm.v1.spec_decode.dflash import DFlashProposer
+    from vllm.v1.spec_decode.llm_base_proposer import SpecDecodeBaseProposer
+
+    proposing = inspect.getsource(SpecDecodeBaseProposer.propose)
+    assert "isinstance(\n                model," in proposing
+    assert "DFlashQwen3ForCausalLM," in proposing
+    assert "self.num_speculative_tokens = num_speculative_tokens" in proposing
+    # Blocks lie one after another, each as long as the drafts asked for and its anchor.
+    inputs = inspect.getsource(DFlashProposer.set_inputs_first_pass)
+    assert "num_query_per_req = 1 + self.num_speculative_tokens" in inputs
+    assert "num_query_total = batch_size * num_query_per_req" in inputs
+    assert "self.max_batch_size * (1 + self.num_speculative_tokens)" in inspect.getsource(
+        DFlashProposer.__init__
+    )
+
+
+def test_vllm_0_32_model_computes_its_layers_in_turn_and_adds_what_the_last_one_leaves():
+    from vllm.model_executor.models.qwen3_dflash import DFlashQwen3DecoderLayer, DFlashQwen3Model
+
+    assert parameters(DFlashQwen3DecoderLayer.forward) == [
+        "self", "positions", "hidden_states", "residual"
+    ]  # fmt: skip
+    source = inspect.getsource(DFlashQwen3Model.forward)
+    assert "hidden_states, residual = layer(" in source
+    assert "hidden_states, _ = self.norm(hidden_states, residual)" in source
+
+
+def test_vllm_0_32_reads_of_an_attention_what_the_shared_one_has():
+    import re
+
+    from vllm.model_executor.models import qwen3_dflash
+
+    model, outer = qwen3_dflash.DFlashQwen3Model, qwen3_dflash.DFlashQwen3ForCausalLM
+    source = "".join(
+        inspect.getsource(function)
+        for function in (
+            model._build_context_kv_buffers,
+            model._build_fused_kv_buffers,
+            model.precompute_and_store_context_kv,
+            outer.get_draft_kv_cache_layer_names,
+            outer.get_draft_attn_causal,
+        )
+    )
+    read = set(re.findall(r"(?:\ba|attn0?|self_attn)\.([a-z]\w*)", source))
+    assert read - {"impl", "kv_cache", "layer_name"} == {
+        "attn", "causal", "head_dim", "k_norm", "kv_size", "num_kv_heads", "q_norm", "q_size",
+        "qkv_proj", "rotary_emb",
+    }  # fmt: skip
+    assert 'getattr(self.layers[0].self_attn, "v_scale", None)' in source
+
+
+def test_vllm_0_32_projection_takes_no_query_heads_at_all():
+    from vllm.model_executor.layers.linear import QKVParallelLinear
+
+    source = inspect.getsource(QKVParallelLinear.__init__)
+    assert "self.num_heads = divide(self.total_num_heads, tp_size)" in source
+    assert parameters(QKVParallelLinear.__init__)[1:6] == [
+        "hidden_size", "head_size", "total_num_heads", "total_num_kv_heads", "bias"
+    ]  # fmt: skip
+
+
+def test_vllm_0_32_keeps_compiled_graphs_by_what_the_drafters_configuration_says():
+    from vllm.config import ModelConfig, SpeculativeConfig
+
+    hashed = inspect.getsource(SpeculativeConfig.compute_hash)
+    assert "self.draft_model_config.compute_hash()" in hashed
+    config = ModelConfig(model=str(bundle.drafter_folder("dpace")))
+    before = config.compute_hash()
+    config.hf_config.dpace_blocks = [1, 7, 65]
+    assert config.compute_hash() != before
+
+
+def test_vllm_0_32_wraps_a_drafter_for_graphs_in_something_that_can_be_unwrapped():
+    from vllm.compilation.breakable_cudagraph import BreakableCUDAGraphWrapper
+
+    assert parameters(BreakableCUDAGraphWrapper.unwrap) == ["self"]
