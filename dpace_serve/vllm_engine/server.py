@@ -185,9 +185,10 @@ def _host_other_drafters(args: Namespace, config: ServeConfig) -> ServeConfig:
     drafter = config.drafter
     if drafter is None:
         return config
-    for folder in (drafter, *config.challengers):
-        if checkpoint.read_config(folder).specialists is not None:
-            require_one_rank(folder, args.tensor_parallel_size)
+    if args.tensor_parallel_size > 1:
+        for folder in (drafter, *config.challengers):
+            if checkpoint.read_config(folder).specialists is not None:
+                require_one_rank(folder, args.tensor_parallel_size)
     has_admin_key = read_admin_key(config.admin_key_file, os.environ) is not None
     num_spare_slots = config.num_spare_slots(has_admin_key=has_admin_key)
     if args.data_parallel_size > 1:

@@ -12,8 +12,11 @@ from dpace_serve.errors import ConfigError
 from dpace_serve.serve_config import ServeConfig
 from dpace_serve.vllm_engine import server
 from dpace_serve.vllm_engine.drafter_worker import WORKER_EXTENSION
+from tests.engine.specialist_drafters import KINDS, make
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+DRAFTER = bundle.drafter_folder("dpace")
 
 
 @pytest.fixture
@@ -22,7 +25,7 @@ def arguments(engine_environment, tmp_path):
 
     def make(*engine_args, num_draft_tokens=7, **settings):
         config = ServeConfig(
-            target=str(tmp_path), drafter=Path("d"), engine_args=engine_args, **settings
+            target=str(tmp_path), drafter=DRAFTER, engine_args=engine_args, **settings
         )
         return server._engine_arguments(config, num_draft_tokens)
 
@@ -38,7 +41,7 @@ def test_the_drafter_is_set_up_as_the_engine_wants_it(arguments):
     args = arguments()
     assert args.speculative_config == {
         "method": "dflash",
-        "model": "d",
+        "model": str(DRAFTER),
         "num_speculative_tokens": 7,
         "draft_sample_method": "greedy",
     }
@@ -114,7 +117,7 @@ def test_challengers_and_then_spare_slots_are_hosted_beside_what_the_user_adds(a
     args = arguments(
         "--additional-config", '{"theirs": 1}', challengers=(Path("b"),), spare_drafter_slots=2
     )
-    assert hosted(args) == ["b", "d", "d"]
+    assert hosted(args) == ["b", str(DRAFTER), str(DRAFTER)]
     assert args.additional_config["theirs"] == 1
     assert args.worker_extension_cls == WORKER_EXTENSION
 
@@ -125,7 +128,7 @@ def test_a_spare_slot_is_hosted_only_where_drafters_can_be_loaded(arguments, tmp
     monkeypatch.setenv("DPACE_ADMIN_KEY", "k")
     assert hosted(arguments()) == []
     args = arguments(drafter_root=tmp_path)
-    assert hosted(args) == ["d"]
+    assert hosted(args) == [str(DRAFTER)]
     assert args.dpace_config.spare_drafter_slots == 1
 
 
@@ -145,6 +148,27 @@ def test_a_pipeline_has_one_drafter_because_only_its_last_stage_drafts(arguments
         with pytest.raises(ConfigError, match="need pipeline_parallel_size 1") as refused:
             arguments(*stages, **several)
         assert "\n" not in str(refused.value)
+
+
+def test_position_specialists_are_served_on_one_device(engine_environment, tmp_path):
+    specialists = make(tmp_path / "specialists", KINDS["low_rank-2"])
+    plain, other = bundle.drafter_folder("dpace"), bundle.drafter_folder("dflash")
+
+    def arguments(num_ranks, drafter, *challengers):
+        config = ServeConfig(
+            target=str(bundle.target_folder()),
+            drafter=drafter,
+            challengers=challengers,
+            engine_args=("--tensor-parallel-size", str(num_ranks)),
+        )
+        return server._engine_arguments(config, 7)
+
+    for drafters in ((specialists,), (plain, specialists)):
+        assert arguments(1, *drafters).tensor_parallel_size == 1
+        with pytest.raises(ConfigError, match="need tensor_parallel_size 1") as refused:
+            arguments(2, *drafters)
+        assert str(specialists) in str(refused.value)
+    assert arguments(2, plain, other).tensor_parallel_size == 2
 
 
 # In a process of its own: once it has an engine, vLLM reads no variable again.
