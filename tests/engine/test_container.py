@@ -11,7 +11,7 @@ import pytest
 from tests.engine.container import USER, Container, require_namespaces, start
 from tests.unit.deploy.compose_rules import DEPLOY, health_check, mounts, read
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.long]
 
 START_TIMEOUT_SECONDS = 400
 ASK = """

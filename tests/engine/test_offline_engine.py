@@ -93,6 +93,7 @@ def test_greedy_answers_of_the_engine_are_those_of_the_target_in_this_process(
     assert written == answer_documents(target, sources, settings, description="answers")
 
 
+@pytest.mark.long
 def test_a_sampled_answer_depends_on_its_document_alone(ends, sources, settings, engine_config):
     from dpace_training.data.engine_answers import EngineWriter
 

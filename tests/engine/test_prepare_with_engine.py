@@ -7,7 +7,7 @@ import pytest
 from dpace_serve.demo import bundle
 from dpace_serve.demo.prompts import read_prompts
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.long]
 
 NUM_DOCUMENTS = 8
 

@@ -35,6 +35,7 @@ def test_sampled_tokens_are_distributed_as_the_targets_own(
     assert fmean(found) <= fmean(noise_floor) + TOLERANCE, (found, noise_floor)
 
 
+@pytest.mark.long
 def test_without_fix_b_they_are_far_from_it(
     speculative_engine, target_samples, noise_floor, without
 ):

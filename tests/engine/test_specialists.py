@@ -201,6 +201,7 @@ def test_drafts_and_logits_are_those_of_the_training_model(
     require_equal(engines(engine), chosen, SLOTS[name], decoded)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ANY_LENGTH)
 def test_drafts_are_equal_where_the_length_changes_from_step_to_step(
     engines, reference, chosen, name

@@ -7,7 +7,12 @@ import pytest
 
 from tests.engine.live.record_sums import require_same_sums
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.slow,
+    pytest.mark.long,
+    pytest.mark.timeout(600),
+]
 
 COMPLETIONS = "/v1/completions"
 NUM_BLOCKS = "12"
