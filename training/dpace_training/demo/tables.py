@@ -14,7 +14,7 @@ from dpace_training.bench.report import (
 from dpace_training.demo.live_tables import cost_rows, schedule_rows, swap_rows, truth_rows
 from dpace_training.study.orderings import ordering_rows
 from dpace_training.study.report import study_rows
-from dpace_training.study.specialists import specialist_rows
+from dpace_training.study.specialists import specialist_position_rows, specialist_rows
 
 Result = dict[str, Any]
 RESULTS = Path("training/results")
@@ -134,6 +134,7 @@ TABLES: dict[str, dict[str, tuple[str, Callable[[Result], str]]]] = {
         "equal-time": ("equal-time.json", study_rows),
         "step-time": ("step-time.json", step_time_rows),
         "specialists": ("specialists.json", specialist_rows),
+        "specialists-positions": ("specialists.json", specialist_position_rows),
         "specialists-step-time": ("specialists-step-time.json", step_time_rows),
         "specialists-cost": ("specialists-cost.json", specialist_cost_rows),
         "peers": ("peers.json", peer_rows),

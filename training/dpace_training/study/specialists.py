@@ -38,6 +38,34 @@ def specialist_rows(result: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def specialist_position_rows(result: dict[str, Any]) -> str:
+    """A Markdown table: of each arm, the share of drafts accepted at each position.
+
+    Args:
+        result: The result of the study; its first held-out set is shown.
+    """
+    held_out = next(iter(result["arms"][0]["sets"]))
+    positions = range(len(result["arms"][0]["sets"][held_out]["accepted_per_position"]))
+    rows = [
+        f"| accepted at position, {held_out.replace('_', ' ')} | "
+        + " | ".join(str(1 + position) for position in positions)
+        + " |",
+        "|---" * (len(positions) + 1) + "|",
+    ]
+    for arm in result["arms"]:
+        record = arm["sets"][held_out]
+        cells = (_share(record, position) for position in positions)
+        rows.append(f"| {arm['name']} | {' | '.join(cells)} |")
+    rows += ["", f"Percent of drafts, [{100 * result['confidence']:.0f} % over seeds]."]
+    return "\n".join(rows)
+
+
+def _share(record: dict[str, Any], position: int) -> str:
+    low, high = record["accepted_across_seeds"][position]
+    share = record["accepted_per_position"][position]
+    return f"{100 * share:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
 def _ratio(arm: dict[str, Any], plain: dict[str, Any], held_out: str) -> str:
     taus = (one["sets"][held_out]["tau_by_seed"] for one in (arm, plain))
     ratio, low, high = ratio_across_seeds([own / base for own, base in zip(*taus, strict=True)])

@@ -5,7 +5,7 @@ from pathlib import Path
 from dpace_serve.config import load_config
 from dpace_training.config import SpecialistsConfig
 from dpace_training.study.config import StudyConfig
-from dpace_training.study.specialists import specialist_rows
+from dpace_training.study.specialists import specialist_position_rows, specialist_rows
 
 STUDY = Path(__file__).parents[4] / "training" / "configs" / "studies" / "specialists.yaml"
 
@@ -41,6 +41,21 @@ def test_each_arm_stands_against_the_plain_one_of_its_objective():
         "Geometric mean over the seeds 0, 1 [95 % over seeds]; bold where the interval excludes 1.",
         "Tau of dpace (1,000 parameters, 20 steps): in domain 2.25. "
         "Tau of dflash (1,000 parameters, 20 steps): in domain 1.60.",
+    ]
+
+
+def test_acceptance_by_position_is_shown_with_its_interval():
+    record = {
+        "accepted_per_position": [0.5, 0.25],
+        "accepted_across_seeds": [[0.4, 0.6], [0.2, 0.301]],
+    }
+    arms = [{"name": "dpace", "sets": {"in_domain_greedy": record, "other": {}}}]
+    assert specialist_position_rows({"arms": arms, "confidence": 0.95}).splitlines() == [
+        "| accepted at position, in domain greedy | 1 | 2 |",
+        "|---|---|---|",
+        "| dpace | 50.0 [40.0, 60.0] | 25.0 [20.0, 30.1] |",
+        "",
+        "Percent of drafts, [95 % over seeds].",
     ]
 
 
