@@ -105,14 +105,15 @@ def serve_with_routes(  # noqa: PLR0913, PLR0917  (as SGLang has it)
 
 
 def require_hooked(scheduler_infos: Sequence[dict[str, Any]]) -> None:
-    """Check that every hook took hold, here and in each scheduler by its own report.
+    """Check that every hook and our model took hold, here and in each scheduler by its own report.
 
     Raises:
         EngineError: If one did not, or a scheduler does not report.
     """
     from dpace_serve.sglang_engine.hooks import all_hooks
+    from dpace_serve.sglang_engine.model_registry import not_registered
 
-    places = {"the launcher": not_applied(all_hooks())}
+    places = {"the launcher": [*not_applied(all_hooks()), *not_registered()]}
     for rank, info in enumerate(scheduler_infos):
         report = info.get(REPORT)
         places[f"scheduler {rank}"] = ["all"] if report is None else report["not_applied"]

@@ -10,7 +10,7 @@ SUPPORTED_VERSION = "0.5.23"
 
 
 def register() -> None:
-    """Hook into the functions of this process, where SGLANG_PLUGINS names the plugin.
+    """Hook into this process, and add our model to SGLang's, where SGLANG_PLUGINS names the plugin.
 
     SGLang calls this in its launcher and in every process of the engine. An environment that only
     has this package installed is left alone: what we hook refuses weight updates, which others may
@@ -24,12 +24,13 @@ def register() -> None:
         return
     import sglang
 
-    from dpace_serve.sglang_engine import hooking
+    from dpace_serve.sglang_engine import hooking, model_registry
     from dpace_serve.sglang_engine.hooks import all_hooks
 
     try:
         require_version(sglang.__version__)
         hooking.register(all_hooks())
+        model_registry.register()
     except EngineError as error:
         raise SystemExit(f"dpace: {error}") from error
 

@@ -194,12 +194,21 @@ def _server_arguments(config: ServeConfig, ours: Sequence[str]) -> "ServerArgs":
 
     Raises:
         CheckpointError: If SGLang reads another drafter than we do.
+        ConfigError: If it would divide or quantize position specialists.
     """
     from sglang.srt.server_args import prepare_server_args
 
     if config.drafter is not None:
         require_same_reading(config.drafter)
-    return prepare_server_args([*ours, *without_api_key(config.engine_args)])
+    arguments = prepare_server_args([*ours, *without_api_key(config.engine_args)])
+    if config.drafter is not None and checkpoint.read_config(config.drafter).specialists:
+        start_checks.require_undivided(
+            config.drafter,
+            tp_size=arguments.tp_size,
+            # SGLang quantizes a drafter as its target, where nothing else is said.
+            quantization=arguments.speculative_draft_model_quantization or arguments.quantization,
+        )
+    return arguments
 
 
 class _Parser(argparse.ArgumentParser):
@@ -212,13 +221,13 @@ def _run(server_args: "ServerArgs", config: ServeConfig, keys: stack.ServerKeys)
     from sglang.srt.plugins import load_plugins
     from sglang.srt.utils import kill_process_tree
 
-    from dpace_serve.sglang_engine import application, hooking
+    from dpace_serve.sglang_engine import application, hooking, model_registry
     from dpace_serve.sglang_engine.hooks import all_hooks
 
     application.set_configuration(config, keys)
     http_protocol.use_everywhere()
     load_plugins()
-    missing = hooking.not_applied(all_hooks())
+    missing = [*hooking.not_applied(all_hooks()), *model_registry.not_registered()]
     if missing:  # without it there would be nobody to see that the others are missing
         raise EngineError(
             f"every hook must take hold, but these did not: {', '.join(missing)}. SGLang's log has "

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 PLUGIN_GROUP = "sglang.srt.plugins"
 MASK_EMBEDDING = "mask_embedding.pt"
+UNQUANTIZED = "unquant"
+"""SGLang's word for a drafter that is not quantized though its target is."""
 _ONE_DRAFTER = "SGLang hosts one drafter"
 _NO_LENGTHS = "SGLang drafts full blocks always"
 _NO_STEP_CLOCK = "steps of SGLang are not timed"
@@ -108,15 +110,34 @@ def require_readable_by_engine(folder: Path) -> None:
             f"{folder}: layers with a window have a causal mask in SGLang, which was never "
             "compared with the trainer's. Serve it with vLLM."
         )
-    if config.specialists is not None:
-        raise CheckpointError(
-            f"{folder}: position specialists have no model in SGLang, which knows a drafter by its "
-            "architecture. Serve it with vLLM."
-        )
     if (folder / MASK_EMBEDDING).exists():
         raise CheckpointError(
             f"{folder}: SGLang writes {MASK_EMBEDDING} into the target's embedding, which changes "
             "the target. Move the file out."
+        )
+
+
+def require_undivided(drafter: str | Path, *, tp_size: int, quantization: str | None) -> None:
+    """Check that the weights of position specialists are to stay whole, and in their own format.
+
+    Args:
+        drafter: The drafter that has them.
+        tp_size: Devices that SGLang spreads the drafter over.
+        quantization: How SGLang is to quantize the drafter; None if not at all.
+
+    Raises:
+        ConfigError: If they would be divided or quantized, which stacked weights cannot be.
+    """
+    if tp_size > 1:
+        raise ConfigError(
+            f"{drafter}: position specialists need --tp-size 1, because their stacked weights are "
+            f"not divided, got {tp_size}. Serve it on one device, or a plain drafter."
+        )
+    if quantization not in (None, UNQUANTIZED):
+        raise ConfigError(
+            f"{drafter}: position specialists must be served in their own number format, got "
+            f"quantization {quantization}. Give --speculative-draft-model-quantization "
+            f"{UNQUANTIZED}."
         )
 
 

@@ -34,12 +34,12 @@ def report_start(original: Callable[..., dict[str, Any]], scheduler: "Scheduler"
     """What a scheduler says once it is ready, and that it is hooked; the launcher checks it."""
     from dpace_serve.sglang_engine.hooking import not_applied
     from dpace_serve.sglang_engine.hooks import all_hooks
+    from dpace_serve.sglang_engine.model_registry import not_registered
 
     info = original(scheduler)
     scheduler.dpace_revision = _revision_at_start()
-    return info | {
-        REPORT: {"not_applied": not_applied(all_hooks()), "revision": scheduler.dpace_revision}
-    }
+    missing = [*not_applied(all_hooks()), *not_registered()]
+    return info | {REPORT: {"not_applied": missing, "revision": scheduler.dpace_revision}}
 
 
 def report_state(

@@ -11,10 +11,11 @@ from vllm.config import VllmConfig
 from vllm.distributed import get_tensor_model_parallel_world_size
 from vllm.model_executor.models.qwen3_dflash import DFlashQwen3ForCausalLM, DFlashQwen3Model
 
+from dpace_serve.drafter.draft_groups import DraftGroups
 from dpace_serve.drafter.specialists import SECTION, read_specialists
 from dpace_serve.errors import ConfigError
 from dpace_serve.vllm_engine.hosted_checkpoints import require_one_rank
-from dpace_serve.vllm_engine.specialist_layer import BlockPlan, LowRankAdapters, SpecialistLayer
+from dpace_serve.vllm_engine.specialist_layer import BlockPlan, SpecialistLayer, StepAdapters
 
 _PREFIX = f"{SECTION}."
 
@@ -33,22 +34,23 @@ class SpecialistDraftModel(DFlashQwen3Model):
                 f"quantization {self.quant_config.get_name()}. Drop it."
             )
         plan = _plan(vllm_config)
+        groups = plan.groups
         # What the graph is compiled for. The engine keeps graphs by what the configuration says.
-        self.config.dpace_blocks = [plan.shortest, plan.longest, plan.max_tokens]
-        self.adapters: LowRankAdapters | None = None
-        if plan.specialists.kind == "low_rank":
-            self.adapters = LowRankAdapters(plan, self.config.hidden_size)
+        self.config.dpace_blocks = [groups.shortest, groups.longest, plan.max_tokens]
+        self.adapters: StepAdapters | None = None
+        if groups.specialists.kind == "low_rank":
+            self.adapters = StepAdapters(plan, self.config.hidden_size)
         else:
             last = SpecialistLayer(self.layers[-1], plan, self.config.intermediate_size)
             self.layers[-1] = last
         self._plan = plan
         self._followed = 0
-        self.follow(plan.longest)
+        self.follow(groups.longest)
 
     def follow(self, num_draft_tokens: int) -> None:
         """Take the rows of the coming steps as blocks of this many draft tokens."""
         if num_draft_tokens != self._followed:
-            self._plan.require_planned(num_draft_tokens)
+            self._plan.groups.require_planned(num_draft_tokens)
             self._own_part().follow(num_draft_tokens)
             self._followed = num_draft_tokens
 
@@ -76,7 +78,7 @@ class SpecialistDraftModel(DFlashQwen3Model):
         loaded: set[str] = super().load_weights(shared())
         return loaded | own
 
-    def _own_part(self) -> LowRankAdapters | SpecialistLayer:
+    def _own_part(self) -> StepAdapters | SpecialistLayer:
         last: SpecialistLayer = self.layers[-1]
         return last if self.adapters is None else self.adapters
 
@@ -116,5 +118,4 @@ def _plan(vllm_config: VllmConfig) -> BlockPlan:
     # Where lengths come from a table, another may take its place while the engine runs.
     has_table = speculation.num_speculative_tokens_per_batch_size is not None
     shortest = 1 if has_table else longest
-    max_tokens = max(rows, captured) + 1
-    return BlockPlan(specialists, max_tokens, longest=longest, shortest=shortest)
+    return BlockPlan(DraftGroups(specialists, longest, shortest), max(rows, captured) + 1)
