@@ -11,6 +11,7 @@ import torch
 from sglang.srt.layers.logits_processor import LogitsProcessorOutput
 from sglang.srt.models.dflash import DFlashAttention, DFlashDecoderLayer, DFlashDraftModel
 from sglang.srt.runtime_context import get_parallel
+from sglang.srt.utils import is_npu
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -161,6 +162,11 @@ class SpecialistDraftModel(DFlashDraftModel):
         if specialists.kind == "low_rank":
             self.adapters = LowRankAdapters(self._groups, config.hidden_size)
         else:
+            if is_npu():
+                raise ConfigError(
+                    "position specialists of kind last_layer cannot be had on an NPU, where SGLang "
+                    "computes a layer's queries and keys in one piece. Serve them on a GPU."
+                )
             plain = self.layers[-1]
             self.layers[-1] = SpecialistLayer(plain, self._groups, config.intermediate_size)
             self.supports_fused_context_kv = False

@@ -1,4 +1,4 @@
-"""What drafters with position specialists rely on inside SGLang 0.5.23; make test-sglang runs it."""
+"""What position specialists rely on inside SGLang 0.5.23; make test-sglang runs it."""
 
 import importlib
 import inspect
@@ -7,9 +7,12 @@ import warnings
 
 import pytest
 
+from dpace_serve.demo import bundle
 from dpace_serve.drafter.config_keys import SPECIALIST_ARCHITECTURE
-from dpace_serve.errors import EngineError
-from dpace_serve.sglang_engine import model_registry, start_checks
+from dpace_serve.errors import ConfigError, EngineError
+from dpace_serve.serve_config import ServeConfig
+from dpace_serve.sglang_engine import model_registry, server, start_checks
+from tests.engine.specialist_drafters import KINDS, make
 
 pytestmark = [pytest.mark.sglang]
 
@@ -21,6 +24,12 @@ def _imported():
         warnings.simplefilter("ignore")
         for name in ("sglang.srt.models.registry", "sglang.srt.speculative.dflash_worker_v2"):
             importlib.import_module(name)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A drafter with specialists."""
+    return make(tmp_path_factory.mktemp("drafter") / "adapted", KINDS["low_rank-2"])
 
 
 @pytest.fixture
@@ -87,7 +96,7 @@ def test_sglang_0_5_23_drafts_rows_that_are_whole_blocks_one_after_another():
 
 
 def test_sglang_0_5_23_reads_of_a_layer_what_ours_has():
-    from sglang.srt.models.dflash import DFlashDraftModel
+    from sglang.srt.models.dflash import DFlashAttention, DFlashDraftModel
     from sglang.srt.speculative.dflash_worker_v2 import DFlashWorkerV2
 
     from dpace_serve.sglang_engine.specialist_model import SharedAttention, SpecialistLayer
@@ -96,14 +105,12 @@ def test_sglang_0_5_23_reads_of_a_layer_what_ours_has():
     read = set(re.findall(r"\battn\.([a-z]\w*)", writing))
     assert read == {
         "apply_k_norm", "apply_k_rope", "attn", "forward_prepare_npu", "head_dim", "kv_proj_only",
-        "k_scale", "num_kv_heads", "v_scale",
+        "num_kv_heads", "v_scale",
     }  # fmt: skip
     asked = set(re.findall(r"\blayer\.(\w+)", inspect.getsource(DFlashDraftModel.set_block_size)))
     assert asked == {"attention_conv", "mlp_conv"}
     assert all(hasattr(SpecialistLayer, name) for name in asked)
     for name in ("kv_proj_only", "apply_k_norm", "apply_k_rope"):
-        from sglang.srt.models.dflash import DFlashAttention
-
         ours, theirs = getattr(SharedAttention, name), getattr(DFlashAttention, name)
         assert parameters(ours) == parameters(theirs)
 
@@ -121,3 +128,30 @@ def test_sglang_0_5_23_quantizes_a_drafter_as_its_target_unless_told_otherwise()
     source = inspect.getsource(serving_hook)
     assert "speculative_draft_model_quantization=cfg.quantization" in source
     assert f'cfg.quantization == "{start_checks.UNQUANTIZED}"' in source
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--tp-size=2"], "need --tp-size 1"),
+        (["--tensor-parallel-size", "2"], "need --tp-size 1"),
+        (["--speculative-draft-model-quantization=fp8"], "got quantization fp8"),
+        (["--quantization=fp8"], "got quantization fp8"),
+        ([], None),
+        (["--quantization=fp8", "--speculative-draft-model-quantization=unquant"], None),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_start_that_would_divide_or_quantize_them_is_refused(folder, given, said):
+    config = ServeConfig(
+        engine="sglang",
+        target=str(bundle.target_folder()),
+        drafter=folder,
+        engine_args=("--device=cpu", *given),
+    )
+    ours = server.our_arguments(config, 7)
+    if said is None:
+        assert server._server_arguments(config, ours).tp_size == 1
+        return
+    with pytest.raises(ConfigError, match=said):
+        server._server_arguments(config, ours)
