@@ -72,8 +72,7 @@ sglang-env: $(SGLANG)/.ready ## create build/sglang with SGLang for tests on a C
 
 test-sglang: sglang-env ## the SGLang engine: its contract, then a real server on a CPU, with shims that are for tests only
 	SGLANG_USE_CPU_ENGINE=1 PYTHONPATH=$(CURDIR)/tests/sglang/cpu_shims OMP_NUM_THREADS=1 \
-	$(SGLANG)/bin/python -m pytest --timeout=900 -m sglang tests/contract/test_sglang_0_5_23.py tests/contract/test_sglang_0_5_23_gate.py \
-	tests/contract/test_sglang_0_5_23_specialists.py tests/sglang
+	$(SGLANG)/bin/python -m pytest --timeout=900 -m sglang tests/contract/test_sglang_0_5_23.py tests/contract/test_sglang_0_5_23_gate.py tests/contract/test_sglang_0_5_23_specialists.py tests/sglang
 
 fuzz: setup ## files and requests that nobody meant: the properties of the tests with EXAMPLES random examples each
 	DPACE_FUZZ_EXAMPLES=$(EXAMPLES) $(PYTEST) --timeout=36000 $(shell find tests -name 'test_*_fuzz.py')

@@ -11,6 +11,7 @@ import torch
 from sglang.srt.layers.logits_processor import LogitsProcessorOutput
 from sglang.srt.models.dflash import DFlashAttention, DFlashDecoderLayer, DFlashDraftModel
 from sglang.srt.runtime_context import get_parallel
+from sglang.srt.utils import is_npu
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -161,6 +162,11 @@ class SpecialistDraftModel(DFlashDraftModel):
         if specialists.kind == "low_rank":
             self.adapters = LowRankAdapters(self._groups, config.hidden_size)
         else:
+            if is_npu():
+                raise ConfigError(
+                    "position specialists of kind last_layer cannot be had on an NPU, where SGLang "
+                    "computes a layer's queries and keys in one piece. Serve them on a GPU."
+                )
             plain = self.layers[-1]
             self.layers[-1] = SpecialistLayer(plain, self._groups, config.intermediate_size)
             self.supports_fused_context_kv = False
@@ -175,8 +181,7 @@ class SpecialistDraftModel(DFlashDraftModel):
         if block_size != self._groups.longest + 1:
             raise ConfigError(
                 f"position specialists need blocks of {self._groups.longest + 1} with SGLang, as "
-                f"in their config.json, got {block_size}. Leave "
-                "--speculative-dflash-block-size out."
+                f"in their config.json, got {block_size}. Give --speculative-dflash-block-size so."
             )
         super().set_block_size(block_size)
 

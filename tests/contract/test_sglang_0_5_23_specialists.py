@@ -1,30 +1,20 @@
-"""What our model of position specialists relies on in SGLang 0.5.23; make test-sglang runs it."""
+"""What position specialists rely on inside SGLang 0.5.23; make test-sglang runs it."""
 
 import importlib
 import inspect
-import os
 import re
-import subprocess
-import sys
 import warnings
-from types import SimpleNamespace
 
 import pytest
 
+from dpace_serve.demo import bundle
 from dpace_serve.drafter.config_keys import SPECIALIST_ARCHITECTURE
 from dpace_serve.errors import ConfigError, EngineError
+from dpace_serve.serve_config import ServeConfig
+from dpace_serve.sglang_engine import model_registry, server, start_checks
+from tests.engine.specialist_drafters import KINDS, make
 
 pytestmark = [pytest.mark.sglang]
-
-# In a fresh process, as a scheduler begins.
-RESOLVE = f"""
-import sys
-from sglang.srt.plugins import load_plugins
-load_plugins()
-from sglang.srt.models.registry import ModelRegistry
-found, name = ModelRegistry.resolve_model_cls(["{SPECIALIST_ARCHITECTURE}"])
-sys.stdout.write(found.__module__ + " " + name)
-"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -32,77 +22,97 @@ def _imported():
     """SGLang warns of all that a CPU lacks while it is imported, and only then."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        importlib.import_module("sglang.srt.speculative.dflash_worker_v2")
+        for name in ("sglang.srt.models.registry", "sglang.srt.speculative.dflash_worker_v2"):
+            importlib.import_module(name)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A drafter with specialists."""
+    return make(tmp_path_factory.mktemp("drafter") / "adapted", KINDS["low_rank-2"])
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """SGLang's models, as they were again after the test."""
+    from sglang.srt.models.registry import ModelRegistry
+
+    models = dict(ModelRegistry.models)
+    models.pop(SPECIALIST_ARCHITECTURE, None)
+    monkeypatch.setattr(ModelRegistry, "models", models)
+    return models
 
 
 def parameters(function):
-    return list(inspect.signature(function).parameters)
+    return list(inspect.signature(inspect.unwrap(function)).parameters)
 
 
-def test_sglang_0_5_23_finds_our_model_by_its_architecture_once_plugins_are_loaded():
-    found = subprocess.run(
-        [sys.executable, "-c", RESOLVE],
-        env=os.environ | {"SGLANG_PLUGINS": "dpace"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert found.returncode == 0, found.stderr
-    assert found.stdout.endswith(
-        f"dpace_serve.sglang_engine.specialist_model {SPECIALIST_ARCHITECTURE}"
-    )
-
-
-def test_another_model_under_our_architecture_is_an_error(monkeypatch):
+def test_sglang_0_5_23_finds_our_model_by_its_architecture(registered):
     from sglang.srt.models.registry import ModelRegistry
 
-    from dpace_serve.sglang_engine import model_registry
+    from dpace_serve.sglang_engine.specialist_model import SpecialistDraftModel
 
-    monkeypatch.setitem(ModelRegistry.models, SPECIALIST_ARCHITECTURE, object)
-    with pytest.raises(EngineError, match=f"{SPECIALIST_ARCHITECTURE} must be ours"):
+    # Without it SGLang looks for a model of transformers, and serves that if it can.
+    assert model_registry.not_registered() == [SPECIALIST_ARCHITECTURE]
+    model_registry.register()
+    model_registry.register()
+    found = ModelRegistry.resolve_model_cls([SPECIALIST_ARCHITECTURE])
+    assert found == (SpecialistDraftModel, SPECIALIST_ARCHITECTURE)
+    assert model_registry.not_registered() == []
+
+
+def test_another_model_of_this_architecture_is_refused(registered):
+    registered[SPECIALIST_ARCHITECTURE] = str
+    with pytest.raises(EngineError, match="must be ours, got <class 'str'>"):
         model_registry.register()
     assert model_registry.not_registered() == [SPECIALIST_ARCHITECTURE]
 
 
-def test_sglang_0_5_23_model_has_the_functions_that_ours_replaces():
-    from sglang.srt.models.dflash import DFlashDraftModel
-
-    from dpace_serve.sglang_engine.specialist_model import SpecialistDraftModel
-
-    for name in ("__init__", "forward", "load_weights", "set_block_size"):
-        assert parameters(getattr(DFlashDraftModel, name)) == parameters(
-            getattr(SpecialistDraftModel, name)
-        )
-
-
-def test_sglang_0_5_23_calls_the_last_layer_as_it_is_called_here():
+def test_sglang_0_5_23_model_has_the_methods_that_ours_replaces():
     from sglang.srt.models.dflash import DFlashDecoderLayer, DFlashDraftModel
 
-    from dpace_serve.sglang_engine.specialist_model import SpecialistLayer
+    from dpace_serve.sglang_engine.specialist_model import SpecialistDraftModel, SpecialistLayer
 
-    assert parameters(DFlashDecoderLayer.forward) == parameters(SpecialistLayer.forward)
+    for name in ("__init__", "forward", "load_weights", "set_block_size"):
+        replaced = getattr(DFlashDraftModel, name)
+        assert parameters(getattr(SpecialistDraftModel, name)) == parameters(replaced)
+    assert parameters(SpecialistLayer.forward) == parameters(DFlashDecoderLayer.forward)
     source = inspect.getsource(DFlashDraftModel.forward)
-    assert "positions, hidden_states, forward_batch, residual" in source
+    assert "hidden_states, residual = layer(" in source
     assert "hidden_states, _ = self.norm(hidden_states, residual)" in source
-    of_layer = re.findall(r"layer\.(\w+)", inspect.getsource(DFlashDraftModel.set_block_size))
-    assert set(of_layer) == {"attention_conv", "mlp_conv"}
+    # Weights that are not fused are found under their own names.
+    loading = inspect.getsource(DFlashDraftModel.load_weights)
+    assert "if resolved_name is None:\n                    continue" in loading
 
 
-def test_sglang_0_5_23_reads_of_an_attention_what_the_shared_one_has():
-    from sglang.srt.speculative import dflash_worker_v2
+def test_sglang_0_5_23_drafts_rows_that_are_whole_blocks_one_after_another():
+    from sglang.srt.speculative.dflash_worker_v2 import DFlashWorkerV2
 
-    from dpace_serve.sglang_engine.specialist_model import SharedAttention
+    source = inspect.getsource(DFlashWorkerV2)
+    assert "block_ids = self._draft_block_ids_buf[:bs]" in source
+    assert "(new_cap, block_size), dtype=torch.long" in source
+    assert "input_ids=block_ids.flatten()" in source
+    assert "self.draft_model.set_block_size(self.block_size)" in source
 
-    worker = dflash_worker_v2.DFlashWorkerV2
-    source = inspect.getsource(worker._append_target_hidden_sequential)
-    read = set(re.findall(r"\battn\.(\w+)", source))
-    assert read - {"attn", "forward_prepare_npu"} == {  # the last is for NPUs alone
-        "apply_k_norm", "apply_k_rope", "head_dim", "kv_proj_only", "num_kv_heads", "v_scale",
+
+def test_sglang_0_5_23_reads_of_a_layer_what_ours_has():
+    from sglang.srt.models.dflash import DFlashAttention, DFlashDraftModel
+    from sglang.srt.speculative.dflash_worker_v2 import DFlashWorkerV2
+
+    from dpace_serve.sglang_engine.specialist_model import SharedAttention, SpecialistLayer
+
+    writing = inspect.getsource(DFlashWorkerV2._append_target_hidden_sequential)
+    read = set(re.findall(r"\battn\.([a-z]\w*)", writing))
+    assert read == {
+        "apply_k_norm", "apply_k_rope", "attn", "forward_prepare_npu", "head_dim", "kv_proj_only",
+        "num_kv_heads", "v_scale",
     }  # fmt: skip
-    for name in ("apply_k_norm", "apply_k_rope", "kv_proj_only"):
-        plain = importlib.import_module("sglang.srt.models.dflash").DFlashAttention
-        assert parameters(getattr(plain, name)) == parameters(getattr(SharedAttention, name))
+    asked = set(re.findall(r"\blayer\.(\w+)", inspect.getsource(DFlashDraftModel.set_block_size)))
+    assert asked == {"attention_conv", "mlp_conv"}
+    assert all(hasattr(SpecialistLayer, name) for name in asked)
+    for name in ("kv_proj_only", "apply_k_norm", "apply_k_rope"):
+        ours, theirs = getattr(SharedAttention, name), getattr(DFlashAttention, name)
+        assert parameters(ours) == parameters(theirs)
 
 
 def test_sglang_0_5_23_leaves_its_fused_projection_out_where_a_model_says_so():
@@ -112,19 +122,36 @@ def test_sglang_0_5_23_leaves_its_fused_projection_out_where_a_model_says_so():
     assert 'getattr(self.draft_model, "supports_fused_context_kv", True)' in source
 
 
-def test_sglang_0_5_23_drafts_in_blocks_with_the_anchor_first():
-    from sglang.srt.speculative import dflash_worker_v2
+def test_sglang_0_5_23_quantizes_a_drafter_as_its_target_unless_told_otherwise():
+    from sglang.srt.arg_groups import serving_hook
 
-    source = inspect.getsource(dflash_worker_v2)
-    assert "self.draft_model.set_block_size(self.block_size)" in source
-    assert source.count("hidden_states.view(bs, self.block_size, -1)[:, 1:, :]") >= 2
+    source = inspect.getsource(serving_hook)
+    assert "speculative_draft_model_quantization=cfg.quantization" in source
+    assert f'cfg.quantization == "{start_checks.UNQUANTIZED}"' in source
 
 
-def test_blocks_of_another_length_are_an_error():
-    from dpace_serve.drafter.draft_groups import DraftGroups
-    from dpace_serve.drafter.specialists import Specialists
-    from dpace_serve.sglang_engine.specialist_model import SpecialistDraftModel
-
-    model = SimpleNamespace(_groups=DraftGroups(Specialists("low_rank", 2, 4), 7, 7))
-    with pytest.raises(ConfigError, match=r"blocks of 8 with SGLang, as in .*, got 4\."):
-        SpecialistDraftModel.set_block_size(model, 4)
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--tp-size=2"], "need --tp-size 1"),
+        (["--tensor-parallel-size", "2"], "need --tp-size 1"),
+        (["--speculative-draft-model-quantization=fp8"], "got quantization fp8"),
+        (["--quantization=fp8"], "got quantization fp8"),
+        ([], None),
+        (["--quantization=fp8", "--speculative-draft-model-quantization=unquant"], None),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_start_that_would_divide_or_quantize_them_is_refused(folder, given, said):
+    config = ServeConfig(
+        engine="sglang",
+        target=str(bundle.target_folder()),
+        drafter=folder,
+        engine_args=("--device=cpu", *given),
+    )
+    ours = server.our_arguments(config, 7)
+    if said is None:
+        assert server._server_arguments(config, ours).tp_size == 1
+        return
+    with pytest.raises(ConfigError, match=said):
+        server._server_arguments(config, ours)

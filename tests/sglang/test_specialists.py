@@ -129,6 +129,18 @@ def require_equal(hosted, prompts, decoded):
     assert largest <= MAX_LOGIT_DIFFERENCE
 
 
+def require_equal_steps(hosted, prompts, decoded):
+    """Ask in one batch, and check answers and accepted drafts of each step."""
+    sampling = {"temperature": 0, "max_new_tokens": MAX_TOKENS}
+    answers = hosted.client.post(
+        "/generate", json={"input_ids": prompts, "sampling_params": sampling}
+    ).json()
+    for answer, expected in zip(answers, decoded, strict=True):
+        assert answer["output_ids"] == list(expected.tokens)
+        record = hosted.record(answer["meta_info"]["id"])
+        assert tuple(record["per_step_accepted"]) == expected.settled().per_step_accepted
+
+
 def test_every_step_drafts_what_the_training_model_drafts(hosted, name, root, chosen, reference):
     require_equal(hosted, chosen, reference(root / name))
 
@@ -142,14 +154,7 @@ def test_the_specialists_of_a_test_draft_otherwise_than_a_plain_drafter(name, ro
 
 
 def test_requests_of_one_batch_step_as_alone(hosted, name, root, chosen, reference):
-    sampling = {"temperature": 0, "max_new_tokens": MAX_TOKENS}
-    answers = hosted.client.post(
-        "/generate", json={"input_ids": chosen, "sampling_params": sampling}
-    ).json()
-    for answer, expected in zip(answers, reference(root / name), strict=True):
-        assert answer["output_ids"] == list(expected.tokens)
-        record = hosted.record(answer["meta_info"]["id"])
-        assert tuple(record["per_step_accepted"]) == expected.settled().per_step_accepted
+    require_equal_steps(hosted, chosen, reference(root / name))
 
 
 def test_others_of_the_same_shape_are_swapped_in_and_out(hosted, name, root, chosen, reference):
@@ -159,7 +164,7 @@ def test_others_of_the_same_shape_are_swapped_in_and_out(hosted, name, root, cho
         require_equal(hosted, chosen, reference(root / other))
     finally:
         swap(hosted, name)
-    require_equal(hosted, chosen, reference(root / name))
+    require_equal_steps(hosted, chosen, reference(root / name))
 
 
 def test_another_group_size_or_kind_is_refused(hosted, name, root, chosen, reference):
@@ -167,4 +172,4 @@ def test_another_group_size_or_kind_is_refused(hosted, name, root, chosen, refer
     for folder in (OF_ANOTHER_SHAPE[name], other_kind):
         refusal = swap(hosted, folder, status=422)
         assert "specialists" in str(refusal)
-    require_equal(hosted, chosen, reference(root / name))
+    require_equal_steps(hosted, chosen, reference(root / name))

@@ -1,4 +1,4 @@
-"""Where groups lie among the rows of a step, by hand."""
+"""Which row of a step belongs to which group: hand-made numbers, and a loop over rows."""
 
 import pytest
 import torch
@@ -6,55 +6,33 @@ import torch
 from dpace_serve.drafter.draft_groups import DraftGroups
 from dpace_serve.drafter.specialists import Specialists
 
-pytestmark = pytest.mark.torch
-
 CPU = torch.device("cpu")
 
 
-def groups_of(group_size, longest, shortest=None, rank=0):
-    kind = "low_rank" if rank else "last_layer"
-    return DraftGroups(Specialists(kind, group_size, rank), longest, shortest or longest)
-
-
 def places_of(groups, num_draft_tokens, num_rows):
-    num_places = groups.rows_per_group(num_rows)
-    table = groups.table(num_draft_tokens, num_rows=num_rows, num_places=num_places, device=CPU)
+    table = groups.table(
+        num_draft_tokens,
+        num_rows=num_rows,
+        num_places=groups.rows_per_group(num_rows),
+        device=CPU,
+    )
     return groups.places(table, num_rows)
 
 
 def test_two_blocks_of_three_drafts_in_groups_of_two():
-    places = places_of(groups_of(2, 3), 3, 8)
-    # Rows: anchor, drafts 1, 2, 3, twice. Drafts 1 and 2 are one group, draft 3 is the other.
-    assert places.group.tolist() == [0, 0, 0, 1, 0, 0, 0, 1]
-    # The last group has one position of two, so every second of its places is nobody's.
-    assert places.rows.view(2, 4).tolist() == [[1, 2, 5, 6], [3, 3, 7, 7]]
-    assert places.place.tolist() == [0, 0, 1, 4, 2, 2, 3, 6]
+    groups = DraftGroups(Specialists("last_layer", 2), longest=3, shortest=3)
+    assert (groups.num_groups, groups.rows_per_group(8)) == (2, 4)
+    found = places_of(groups, 3, 8)
+    # Rows 0 and 4 are anchors; they go with rows 1 and 5.
+    assert found.group.tolist() == [0, 0, 0, 1, 0, 0, 0, 1]
+    assert found.place.tolist() == [0, 0, 1, 4, 2, 2, 3, 6]
+    # The second group has one row of each block, and fills its other places with it.
+    assert found.rows.tolist() == [1, 2, 5, 6, 3, 3, 7, 7]
 
 
-def test_a_row_is_where_its_place_says_it_is():
-    for group_size in (1, 2, 3, 7):
-        for num_draft_tokens in (7, 4, 1):
-            groups = groups_of(group_size, 7, shortest=1)
-            num_rows = 5 * (1 + num_draft_tokens)
-            places = places_of(groups, num_draft_tokens, num_rows)
-            row = torch.arange(num_rows)
-            is_draft = row % (1 + num_draft_tokens) > 0
-            assert places.rows[places.place][is_draft].tolist() == row[is_draft].tolist()
-            # An anchor is where its first draft is.
-            assert places.rows[places.place][~is_draft].tolist() == (row[~is_draft] + 1).tolist()
-            per_group = len(places.rows) // groups.num_groups
-            assert (places.place // per_group).tolist() == places.group.tolist()
-
-
-def test_a_step_may_end_inside_a_block():
-    groups = groups_of(2, 3)
-    places = places_of(groups, 3, 6)  # the second block lacks two rows: padding
-    assert places.group.tolist() == [0, 0, 0, 1, 0, 0]
-    assert int(places.rows.max()) == 5
-
-
-def test_a_row_shares_its_groups_inner_values_and_an_anchor_none():
-    shares = groups_of(2, 3, rank=2).shares(3, num_rows=5, device=CPU)
+def test_adapters_of_two_groups_and_rank_two():
+    groups = DraftGroups(Specialists("low_rank", 2, 2), longest=3, shortest=3)
+    shares = groups.shares(3, num_rows=5, device=CPU)
     assert shares.int().tolist() == [
         [0, 0, 0, 0],
         [1, 1, 0, 0],
@@ -64,13 +42,26 @@ def test_a_row_shares_its_groups_inner_values_and_an_anchor_none():
     ]
 
 
-def test_groups_that_no_draft_reaches_have_no_place():
-    assert groups_of(2, 7).num_groups == 4
-    assert groups_of(2, 4).num_groups == 2
-    assert groups_of(2, 7, shortest=1).rows_per_group(8) == 8  # up to four blocks of two rows
+@pytest.mark.parametrize("num_draft_tokens", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize("group_size", [1, 2, 3, 7])
+@pytest.mark.parametrize("num_blocks", [1, 2, 5])
+def test_every_draft_row_finds_itself_in_its_group(group_size, num_draft_tokens, num_blocks):
+    """For a block of any length in the range, also where a step was made longer than its rows."""
+    groups = DraftGroups(Specialists("last_layer", group_size), longest=7, shortest=1)
+    num_rows = num_blocks * (1 + num_draft_tokens)
+    table = groups.table(num_draft_tokens, num_rows=64, num_places=224, device=CPU)
+    found = groups.places(table, num_rows)
+    by_group = found.rows.view(groups.num_groups, -1)
+    for row in range(num_rows):
+        index = row % (1 + num_draft_tokens)
+        group, place = divmod(int(found.place[row]), by_group.shape[1])
+        assert group == found.group[row] == max(index - 1, 0) // group_size
+        assert by_group[group, place] == (row if index else row + 1)
 
 
-@pytest.mark.parametrize("length", [1, 8])
-def test_blocks_that_are_not_planned_are_refused(length):
-    with pytest.raises(ValueError, match=rf"2\.\.7 draft tokens, got {length}"):
-        groups_of(2, 7, shortest=2).require_planned(length)
+def test_a_block_that_was_not_planned_has_no_places():
+    groups = DraftGroups(Specialists("last_layer", 2), longest=5, shortest=2)
+    groups.require_planned(2)
+    for length in (1, 6):
+        with pytest.raises(ValueError, match=rf"2\.\.5 draft tokens, got {length}"):
+            groups.require_planned(length)

@@ -91,13 +91,33 @@ def test_layers_with_a_window_are_refused(drafter):
         start_checks.require_readable_by_engine(drafter)
 
 
-def test_specialists_are_neither_divided_nor_quantized():
-    for quantization in (None, "unquant"):
-        start_checks.require_undivided("d", tp_size=1, quantization=quantization)
-    with pytest.raises(ConfigError, match=r"d: .* need --tp-size 1, .* got 2\. Serve it on one"):
-        start_checks.require_undivided("d", tp_size=2, quantization=None)
-    with pytest.raises(ConfigError, match=r"d: .* number format, got quantization fp8\. Give"):
-        start_checks.require_undivided("d", tp_size=1, quantization="fp8")
+def test_specialists_are_not_refused(drafter):
+    values = json.loads((drafter / "config.json").read_text())
+    values |= {
+        "architectures": ["DPaceSpecialistDraftModel"],
+        "specialists": {"kind": "low_rank", "group_size": 2, "rank": 4},
+    }
+    (drafter / "config.json").write_text(json.dumps(values))
+    start_checks.require_readable_by_engine(drafter)
+
+
+@pytest.mark.parametrize(
+    ("tp_size", "quantization", "said"),
+    [
+        (2, None, r"--tp-size 1, .* got 2\. Serve it on one device"),
+        (1, "fp8", r"own number format, got quantization fp8\. Give .* unquant\.$"),
+    ],
+)
+def test_specialists_are_neither_divided_nor_quantized(drafter, tp_size, quantization, said):
+    with pytest.raises(ConfigError, match=said) as refusal:
+        start_checks.require_undivided(drafter, tp_size=tp_size, quantization=quantization)
+    assert str(refusal.value).startswith(str(drafter))
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("quantization", [None, "unquant"])
+def test_whole_specialists_in_their_own_format_are_taken(drafter, quantization):
+    start_checks.require_undivided(drafter, tp_size=1, quantization=quantization)
 
 
 def test_a_root_that_is_no_folder_is_refused(tmp_path):
