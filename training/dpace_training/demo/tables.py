@@ -137,6 +137,7 @@ TABLES: dict[str, dict[str, tuple[str, Callable[[Result], str]]]] = {
         "specialists-positions": ("specialists.json", specialist_position_rows),
         "specialists-step-time": ("specialists-step-time.json", step_time_rows),
         "specialists-cost": ("specialists-cost.json", specialist_cost_rows),
+        "specialists-cost-compiled": ("specialists-cost-compiled.json", specialist_cost_rows),
         "peers": ("peers.json", peer_rows),
         "loss-memory": ("loss-memory.json", loss_memory_line),
     },
