@@ -77,11 +77,13 @@ test-sglang: sglang-env ## the SGLang engine: its contract, then a real server o
 fuzz: setup ## files and requests that nobody meant: the properties of the tests with EXAMPLES random examples each
 	DPACE_FUZZ_EXAMPLES=$(EXAMPLES) $(PYTEST) --timeout=36000 $(shell find tests -name 'test_*_fuzz.py')
 
-bench: setup ## speed of the bundled models, live drafters, training step, memory of the loss, replay, load generator
+bench: setup ## speed of the bundled models, live drafters, training step, specialists, memory of the loss, replay, load generator
 	$(BIN)/dpace bench
 	OMP_NUM_THREADS=1 $(BIN)/python -m dpace_serve.demo.live_bench
 	OMP_NUM_THREADS=1 $(BIN)/python -m dpace_training.bench.step_time
 	OMP_NUM_THREADS=1 $(BIN)/python -m dpace_training.bench.replay
+	OMP_NUM_THREADS=1 $(BIN)/python -m dpace_training.bench.specialist_cost --compiled
+	OMP_NUM_THREADS=1 $(BIN)/python -m dpace_training.bench.specialist_cost --compiled --size 4b
 	$(BIN)/python -m dpace_loadtest.bench.streams
 	$(BIN)/python -m dpace_training.bench.loss_memory --json training/results/loss-memory.json
 

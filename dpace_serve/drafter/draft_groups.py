@@ -114,18 +114,27 @@ class DraftGroups:
             rows=table.rows[:, :num_places].clamp(max=num_tokens - 1).flatten(),
         )
 
-    def shares(self, num_draft_tokens: int, *, num_rows: int, device: torch.device) -> Tensor:
-        """Whether a row belongs to the group of an adapter's inner value: rows, groups * rank.
+    def adapted_groups(
+        self, num_draft_tokens: int, *, num_rows: int, device: torch.device
+    ) -> Tensor:
+        """Group whose adapter a row gets, -1 for anchors, which get none: rows.
 
         Args:
-            num_draft_tokens: Length of every block, without its anchor, which has no adapter.
+            num_draft_tokens: Length of every block, without its anchor.
             num_rows: Rows in all.
             device: Where the tensor is made.
         """
         index = torch.arange(num_rows, device=device) % (1 + num_draft_tokens)
-        # Floors towards minus infinity, so the anchor's -1 is no group.
-        group = torch.div(index - 1, self.specialists.group_size, rounding_mode="floor")
+        # Floors towards minus infinity, so the anchor's -1 stays -1.
+        return torch.div(index - 1, self.specialists.group_size, rounding_mode="floor")
+
+    def shares(self, adapted_groups: Tensor) -> Tensor:
+        """Whether a row belongs to the group of an adapter's inner value: rows, groups * rank.
+
+        Args:
+            adapted_groups: Group of each row, -1 for none: rows.
+        """
         rank = self.specialists.rank
         # Not repeat_interleave, which waits for the device.
-        of_values = torch.arange(self.num_groups * rank, device=device) // rank
-        return group.unsqueeze(1) == of_values
+        of_values = torch.arange(self.num_groups * rank, device=adapted_groups.device) // rank
+        return adapted_groups.unsqueeze(1) == of_values

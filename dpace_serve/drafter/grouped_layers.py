@@ -15,11 +15,7 @@ from dpace_serve.drafter.draft_groups import DraftGroups, Places
 
 
 class LowRankAdapters(nn.Module):
-    """Adds to each draft row what the adapter of its group makes of it; anchors stay as they are.
-
-    All adapters compute side by side, as one that is as wide as all of them: a row lets pass what
-    its own group made and nothing else.
-    """
+    """Adds to each draft row what its group's adapter makes of it; anchors stay as they are."""
 
     def __init__(self, groups: DraftGroups, hidden_size: int) -> None:
         super().__init__()
@@ -39,6 +35,9 @@ class LowRankAdapters(nn.Module):
     def forward(self, hidden: Tensor, shares: Tensor) -> Tensor:
         """Normed last hidden states, adapted: rows, hidden.
 
+        All adapters compute side by side, as one that is as wide as all of them: a row lets pass
+        what its own group made and nothing else.
+
         Args:
             hidden: Normed last hidden states: rows, hidden.
             shares: 1 where a row belongs to the group of an inner value, else 0: rows,
@@ -46,6 +45,21 @@ class LowRankAdapters(nn.Module):
         """
         own = functional.linear(hidden, self.inner) * shares
         return torch.addmm(hidden, own, self.outer)
+
+    def row_by_row(self, hidden: Tensor, adapted_groups: Tensor) -> Tensor:
+        """The same without a call of a matrix product, each row by its own adapter alone.
+
+        For a compiler that makes one loop of it; without one it copies an adapter for every row.
+
+        Args:
+            hidden: Normed last hidden states: rows, hidden.
+            adapted_groups: Group of each row, -1 for none: rows.
+        """
+        of_row = adapted_groups.clamp(min=0)
+        shape = (self._groups.num_groups, -1, hidden.shape[1])
+        inner, outer = (each.view(shape)[of_row].float() for each in (self.inner, self.outer))
+        own = (hidden.float().unsqueeze(1) * inner).sum(2) * (adapted_groups >= 0).unsqueeze(1)
+        return (hidden.float() + (own.unsqueeze(2) * outer).sum(1)).to(hidden.dtype)
 
 
 class GroupedRMSNorm(nn.Module):

@@ -200,11 +200,11 @@ class SpecialistDraftModel(DFlashDraftModel):
             input_ids, positions, forward_batch, input_embeds, get_embedding, pp_proxy_tensors
         )
         if self.adapters is not None:
-            hidden = output.hidden_states
-            shares = self._groups.shares(
-                self._groups.longest, num_rows=len(hidden), device=hidden.device
+            hidden, groups = output.hidden_states, self._groups
+            adapted = groups.adapted_groups(
+                groups.longest, num_rows=len(hidden), device=hidden.device
             )
-            output.hidden_states = self.adapters(hidden, shares)
+            output.hidden_states = self.adapters(hidden, groups.shares(adapted))
         return output
 
     @override

@@ -3,7 +3,7 @@
 import random
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from dpace_serve.drafter import checkpoint
 from dpace_serve.vllm_engine.hosted_checkpoints import additional_config
 
 BATCH_SIZES = (1, 8)
-MAX_TOKENS = 96
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -45,7 +44,14 @@ def timed_forwards(proposer: Any) -> Iterator[list[tuple[int, float]]]:
 
 
 def compare(
-    target: Path, drafters: dict[str, Path], texts: Sequence[str], *, eager: bool, rounds: int
+    target: Path,
+    drafters: dict[str, Path],
+    texts: Sequence[str],
+    *,
+    max_tokens: int,
+    eager: bool,
+    rounds: int,
+    on_answer: Callable[[], None],
 ) -> dict[str, Any]:
     """Milliseconds by drafter and batch size, and the ratio to the first drafter's.
 
@@ -53,8 +59,10 @@ def compare(
         target: Folder of the target.
         drafters: Folders of the drafters by name.
         texts: Prompts.
+        max_tokens: Tokens of an answer.
         eager: Whether nothing is compiled.
-        rounds: Answers of each drafter that are counted.
+        rounds: Answers of each drafter and batch size that are counted; one more comes before.
+        on_answer: Called after every answer.
     """
     from vllm import LLM
 
@@ -78,60 +86,60 @@ def compare(
     proposer = core.model_executor.driver_worker.worker.model_runner.drafter
     slots = dict(zip(drafters, proposer.slots, strict=True))
     block = 1 + proposer.num_speculative_tokens
-    return {
-        arm: {
-            "parameters": sum(weight.numel() for weight in _own(slot.model)),
-            "weight_megabytes": sum(weight.nbytes for weight in _own(slot.model)) / 1e6,
-        }
-        for arm, slot in slots.items()
-    } | {"forwards": [_rounds(engine, slots, texts, size, block, rounds) for size in BATCH_SIZES]}
+    forwards = []
+    for batch_size in BATCH_SIZES:
+        seconds: dict[str, list[float]] = {arm: [] for arm in slots}
+        for index in range(rounds + 1):
+            asked = [texts[(index * batch_size + i) % len(texts)] for i in range(batch_size)]
+            for arm in random.Random(index).sample(list(slots), len(slots)):
+                with timed_forwards(slots[arm]) as taken:
+                    _answer(engine, asked, list(slots).index(arm), max_tokens)
+                if index:  # the first round of all allocates
+                    full = [time for rows, time in taken if rows == batch_size * block]
+                    seconds[arm].append(statistics.median(full))
+                on_answer()
+        forwards.append(_forward_row(batch_size, seconds))
+    return {arm: _held(slot.model) for arm, slot in slots.items()} | {"forwards": forwards}
 
 
-def _own(model: torch.nn.Module) -> list[torch.Tensor]:
+def _held(model: torch.nn.Module) -> dict[str, float]:
+    """What a drafter has for itself: weights, and in memory the tables beside them."""
     shared = ("embed_tokens", "lm_head", "mask_embedding")
-    return [
+    weights = [
         weight
         for name, weight in model.named_parameters()
         if not any(part in name for part in shared)
     ]
+    return {
+        "parameters": sum(weight.numel() for weight in weights),
+        "megabytes": sum(tensor.nbytes for tensor in (*weights, *model.buffers())) / 1e6,
+    }
 
 
-def _rounds(
-    engine: Any,
-    slots: dict[str, Any],
-    texts: Sequence[str],
-    batch_size: int,
-    block: int,
-    rounds: int,
-) -> dict[str, Any]:
+def _answer(engine: Any, texts: Sequence[str], slot: int, max_tokens: int) -> None:
     from vllm import SamplingParams
 
-    seconds: dict[str, list[float]] = {arm: [] for arm in slots}
-    order = list(slots)
-    for index in range(rounds + 1):
-        asked = [texts[(index * batch_size + row) % len(texts)] for row in range(batch_size)]
-        for arm in random.Random(index).sample(order, len(order)):
-            params = [
-                SamplingParams(
-                    temperature=0,
-                    max_tokens=MAX_TOKENS,
-                    ignore_eos=True,
-                    extra_args={"dpace": [row, order.index(arm)]},
-                )
-                for row in range(batch_size)
-            ]
-            with timed_forwards(slots[arm]) as taken:
-                engine.generate(asked, params, use_tqdm=False)
-            if index:  # the first round of all allocates
-                full = [time for rows, time in taken if rows == batch_size * block]
-                seconds[arm].append(statistics.median(full))
+    params = [
+        SamplingParams(
+            temperature=0,
+            max_tokens=max_tokens,
+            ignore_eos=True,
+            extra_args={"dpace": [row, slot]},
+        )
+        for row in range(len(texts))
+    ]
+    engine.generate(list(texts), params, use_tqdm=False)
+
+
+def _forward_row(batch_size: int, seconds: dict[str, list[float]]) -> dict[str, Any]:
+    baseline = next(iter(seconds.values()))
     return {
         "batch_size": batch_size,
         "arms": {
             arm: {
                 "milliseconds": 1000 * statistics.median(values),
                 "ratio": _quartiles(
-                    [own / plain for own, plain in zip(values, seconds[order[0]], strict=True)]
+                    [own / plain for own, plain in zip(values, baseline, strict=True)]
                 ),
             }
             for arm, values in seconds.items()

@@ -41,6 +41,8 @@ class BlockPlan:
 class StepAdapters(nn.Module):
     """Adapters of the groups, and whose rows are whose."""
 
+    adapted_groups: Tensor
+    """Group of each row, -1 for anchors: rows."""
     shares: Tensor
     """1 where a row belongs to the group of an inner value, else 0: rows, groups * rank."""
 
@@ -48,14 +50,18 @@ class StepAdapters(nn.Module):
         super().__init__()
         self._plan = plan
         self.adapters = LowRankAdapters(plan.groups, hidden_size)
+        adapted_groups = torch.zeros(plan.max_tokens, dtype=torch.int64)
         shares = torch.zeros(plan.max_tokens, len(self.adapters.inner))
+        self.register_buffer("adapted_groups", adapted_groups, persistent=False)
         self.register_buffer("shares", shares, persistent=False)
 
     def follow(self, num_draft_tokens: int) -> None:
         """Take the coming rows as blocks of this many draft tokens."""
-        device, num_rows = self.shares.device, self._plan.max_tokens
-        shares = self._plan.groups.shares(num_draft_tokens, num_rows=num_rows, device=device)
-        self.shares.copy_(shares)
+        groups, num_rows = self._plan.groups, self._plan.max_tokens
+        device = self.shares.device
+        adapted = groups.adapted_groups(num_draft_tokens, num_rows=num_rows, device=device)
+        self.adapted_groups.copy_(adapted)
+        self.shares.copy_(groups.shares(adapted))
 
     def load(self, name: str, weight: Tensor) -> None:
         """Write a tensor of the checkpoint over what is there."""
@@ -63,7 +69,11 @@ class StepAdapters(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Normed last hidden states, adapted: rows, hidden."""
-        adapted: Tensor = self.adapters(hidden, self.shares[: len(hidden)])
+        num_rows = len(hidden)
+        if hidden.device.type == "cpu" and torch.compiler.is_compiling():
+            # The calls of two small products take a CPU longer than the products themselves.
+            return self.adapters.row_by_row(hidden, self.adapted_groups[:num_rows])
+        adapted: Tensor = self.adapters(hidden, self.shares[:num_rows])
         return adapted
 
 

@@ -32,7 +32,9 @@ def test_two_blocks_of_three_drafts_in_groups_of_two():
 
 def test_adapters_of_two_groups_and_rank_two():
     groups = DraftGroups(Specialists("low_rank", 2, 2), longest=3, shortest=3)
-    shares = groups.shares(3, num_rows=5, device=CPU)
+    adapted = groups.adapted_groups(3, num_rows=5, device=CPU)
+    assert adapted.tolist() == [-1, 0, 0, 1, -1]
+    shares = groups.shares(adapted)
     assert shares.int().tolist() == [
         [0, 0, 0, 0],
         [1, 1, 0, 0],

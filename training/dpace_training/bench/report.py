@@ -18,7 +18,7 @@ def specialist_cost_rows(result: dict[str, Any]) -> str:
     forwards = result["forwards"]
     sizes = " | ".join(f"batch {row['batch_size']}" for row in forwards)
     rows = [
-        f"| forward pass / plain, median [middle half] | {sizes} | parameters | weights |",
+        f"| forward pass / plain, median [middle half] | {sizes} | parameters | memory |",
         "|---" * (len(forwards) + 3) + "|",
     ]
     for arm in forwards[0]["arms"]:
@@ -27,11 +27,10 @@ def specialist_cost_rows(result: dict[str, Any]) -> str:
             for row in forwards
         )
         own = result[arm]
-        rows.append(
-            f"| {arm} | {cells} | {own['parameters']:,} | {own['weight_megabytes']:.2f} MB |"
-        )
+        rows.append(f"| {arm} | {cells} | {own['parameters']:,} | {own['megabytes']:,.2f} MB |")
+    which = "Bundled models" if result["size"] == "bundled" else f"Size {result['size']}"
     how = "compiled" if result["compiled"] else "eager"
-    rows += ["", f"{result['rounds']} rounds, bfloat16, {how}, {_machine(result)}."]
+    rows += ["", f"{which}, {how}, bfloat16, {result['rounds']} rounds, {_machine(result)}."]
     return "\n".join(rows)
 
 

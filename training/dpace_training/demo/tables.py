@@ -138,6 +138,7 @@ TABLES: dict[str, dict[str, tuple[str, Callable[[Result], str]]]] = {
         "specialists-step-time": ("specialists-step-time.json", step_time_rows),
         "specialists-cost": ("specialists-cost.json", specialist_cost_rows),
         "specialists-cost-compiled": ("specialists-cost-compiled.json", specialist_cost_rows),
+        "specialists-cost-4b": ("specialists-cost-4b.json", specialist_cost_rows),
         "peers": ("peers.json", peer_rows),
         "loss-memory": ("loss-memory.json", loss_memory_line),
     },
