@@ -115,3 +115,30 @@ def test_vllm_0_32_wraps_a_drafter_for_graphs_in_something_that_can_be_unwrapped
     from vllm.compilation.breakable_cudagraph import BreakableCUDAGraphWrapper
 
     assert parameters(BreakableCUDAGraphWrapper.unwrap) == ["self"]
+
+
+def test_what_vllm_0_32_compiles_on_a_cpu_calls_no_product_for_adapters():
+    import torch
+    from torch.nn import functional
+
+    from dpace_serve.drafter.draft_groups import DraftGroups
+    from dpace_serve.drafter.specialists import Specialists
+    from dpace_serve.vllm_engine.specialist_layer import BlockPlan, StepAdapters
+
+    groups = DraftGroups(Specialists("low_rank", 2, 4), longest=3, shortest=3)
+    adapters = StepAdapters(BlockPlan(groups, max_tokens=9), hidden_size=16)
+    torch.manual_seed(0)
+    for weight in adapters.parameters():
+        torch.nn.init.normal_(weight)
+    adapters.follow(3)
+    called = set()
+
+    def keep(graph, _):
+        called.update(node.target for node in graph.graph.nodes)
+        return graph.forward
+
+    hidden = torch.randn(8, 16)
+    compiled = torch.compile(adapters, backend=keep, fullgraph=True)
+    torch.testing.assert_close(compiled(hidden), adapters(hidden))
+    assert called
+    assert not called & {functional.linear, torch.addmm}
