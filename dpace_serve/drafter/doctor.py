@@ -168,6 +168,6 @@ def _check_specialists(config: DrafterConfig, specialists: Specialists) -> Findi
     num_groups = specialists.num_groups(config.num_draft_tokens)
     message = (
         f"{num_groups} groups of draft positions have a {specialists.kind} specialist each, which"
-        " vLLM serves and SGLang does not."
+        " vLLM and SGLang serve on one device."
     )
     return Finding("specialists", ok=True, message=message)

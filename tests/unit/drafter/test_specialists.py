@@ -188,14 +188,14 @@ def test_a_speculators_folder_cannot_say_that_it_has_them(speculators):
         (LAST_LAYER, "3 groups of draft positions have a last_layer specialist each"),
     ],
 )
-def test_the_doctor_reads_them_and_says_which_engine_serves_them(
+def test_the_doctor_reads_them_and_says_what_serves_them(
     drafter, target, specialise, section, words
 ):
     specialise(section)
     findings = require_servable(target.path, drafter.path)
     (found,) = [finding for finding in findings if finding.check == "specialists"]
     assert words in found.message
-    assert "which vLLM serves and SGLang does not" in found.message
+    assert "which vLLM and SGLang serve on one device" in found.message
 
 
 def test_a_slot_without_them_has_another_shape(config_values):
