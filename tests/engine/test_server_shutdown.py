@@ -75,11 +75,10 @@ def stream(served, begun, request_id):
     asked = body(max_tokens=LONGEST_ANSWER, stream=True)
     with served.client.stream("POST", COMPLETIONS, json=asked, headers=headers) as response:
         assert response.status_code == 200
-        got = b""
-        for piece in response.iter_raw():
-            got += piece
-            begun.release()
-        return got.decode()
+        pieces = response.iter_raw()
+        got = next(pieces)
+        begun.release()
+        return b"".join([got, *pieces]).decode()
 
 
 def whole(served, request_id):
@@ -115,6 +114,16 @@ def client_that_reads_nothing(served):
         yield
 
 
+def wait_until_running(served, count):
+    deadline = time.monotonic() + 60
+    while True:
+        slots = served.client.get("/dpace/drafters").json()["drafters"]
+        if sum(slot["running"] for slot in slots) == count:
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_at_the_time_limit_all_answers_end_with_an_error_and_the_server_ends(open_server, tmp_path):
     log = tmp_path / "log.jsonl"
     settings = ("shutdown_timeout_seconds=1", f"acceptance_log.path={log}")
@@ -127,8 +136,9 @@ def test_at_the_time_limit_all_answers_end_with_an_error_and_the_server_ends(ope
         begun = threading.Semaphore(0)
         streams = [pool.submit(stream, served, begun, f"s{i}") for i in range(NUM_STREAMS)]
         answer = pool.submit(whole, served, "w")
-        for _ in range(2 * NUM_STREAMS):
+        for _ in range(NUM_STREAMS):
             assert begun.acquire(timeout=60)
+        wait_until_running(served, NUM_STREAMS + 1)  # the signal must not overtake the last one
         os.kill(served.process.pid, signal.SIGTERM)
         errors = [error_of(future.result(timeout=STOP_SECONDS)) for future in streams]
         response = answer.result(timeout=STOP_SECONDS)

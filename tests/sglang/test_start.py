@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import signal
+import time
 
 import httpx2
 import pytest
@@ -88,7 +89,7 @@ def test_at_the_time_limit_an_answer_ends_with_an_error_and_the_server_ends(serv
     log = tmp_path / "log.jsonl"
     options = ("shutdown_timeout_seconds=1", f"acceptance_log.path={log}")
     headers = {"Authorization": "Bearer a-key-for-tests"}
-    body = {"model": "tiny", "prompt": "SELECT", "max_tokens": 400, "ignore_eos": True}
+    body = {"model": "tiny", "prompt": "SELECT", "max_tokens": 1500, "ignore_eos": True}
     with (
         serve(*[word for option in options for word in ("--set", option)]) as process,
         concurrent.futures.ThreadPoolExecutor() as pool,
@@ -102,8 +103,8 @@ def test_at_the_time_limit_an_answer_ends_with_an_error_and_the_server_ends(serv
         ):
             whole = pool.submit(client.post, "/v1/completions", json=body)
             lines = response.iter_lines()
-            for _ in range(8):
-                next(lines)
+            next(lines)
+            wait_until_running(client, 2)  # the signal must not overtake the second request
             process.process.send_signal(signal.SIGTERM)
             rest = [line for line in lines if line]
             answer = whole.result(60)
@@ -115,6 +116,14 @@ def test_at_the_time_limit_an_answer_ends_with_an_error_and_the_server_ends(serv
     assert json.loads(error.removeprefix("data: "))["error"]["code"] == 503
     assert sum('"error"' in line for line in rest) == 1
     assert answer.status_code == 503
+    assert answer.json()["error"] == json.loads(error.removeprefix("data: "))["error"]
     assert answer.headers["Retry-After"] == "1"
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     assert [row["excluded"] for row in rows] == ["aborted", "aborted"]
+
+
+def wait_until_running(client, count):
+    deadline = time.monotonic() + 60
+    while client.get("/dpace/drafters").json()["drafters"][0]["running"] != count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
