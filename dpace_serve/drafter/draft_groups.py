@@ -64,9 +64,18 @@ class DraftGroups:
         return self.specialists.num_groups(self.longest)
 
     def rows_per_group(self, num_tokens: int) -> int:
-        """Rows that a group has at most among this many; depends on no step's own length."""
-        num_blocks = (num_tokens + self.shortest) // (1 + self.shortest)
-        return num_blocks * self.specialists.group_size
+        """Rows that a group has at most among this many; depends on no step's own length.
+
+        Blocks of the group's own size fill the first group most: shorter ones have fewer rows of
+        it, longer ones more of other groups.
+        """
+        fullest = min(max(self.specialists.group_size, self.shortest), self.longest)
+        num_blocks = (num_tokens + fullest) // (1 + fullest)
+        return num_blocks * self._rows_of_a_block(fullest)
+
+    def _rows_of_a_block(self, num_draft_tokens: int) -> int:
+        """Rows of the first group in a block of this length; no other group has more."""
+        return min(self.specialists.group_size, num_draft_tokens)
 
     def require_planned(self, num_draft_tokens: int) -> None:
         """Check that blocks of this length have their places.
@@ -93,24 +102,29 @@ class DraftGroups:
             device: Where the tensors are made.
         """
         size, block_size = self.specialists.group_size, 1 + num_draft_tokens
+        room = self._rows_of_a_block(num_draft_tokens)
         row = torch.arange(num_rows, device=device)
         position = (row % block_size - 1).clamp(min=0)
         place = torch.arange(num_places, device=device)
         first = torch.arange(self.num_groups, device=device).unsqueeze(1) * size
-        index = (1 + first + place % size).clamp(max=num_draft_tokens)
+        index = (1 + first + place % room).clamp(max=num_draft_tokens)
         return RowTable(
             group=position // size,
-            slot=row // block_size * size + position % size,
-            rows=place // size * block_size + index,
+            slot=row // block_size * room + position % size,
+            rows=place // room * block_size + index,
         )
 
     def places(self, table: RowTable, num_tokens: int) -> Places:
         """What a table says of a step with this many rows."""
         num_places = self.rows_per_group(num_tokens)
         group = table.group[:num_tokens]
+        place = group * num_places + table.slot[:num_tokens]
+        if self.shortest != self.longest:
+            # Padding may end within a block, whose rows nobody reads and no room was made for.
+            place = place.clamp(max=self.num_groups * num_places - 1)
         return Places(
             group=group,
-            place=group * num_places + table.slot[:num_tokens],
+            place=place,
             rows=table.rows[:, :num_places].clamp(max=num_tokens - 1).flatten(),
         )
 

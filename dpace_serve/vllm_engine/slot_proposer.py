@@ -20,6 +20,7 @@ from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from dpace_serve.drafter.content import PinnedWeights
 from dpace_serve.errors import CheckpointError, SwapError
+from dpace_serve.vllm_engine.drafter_model import follow_blocks
 
 
 class SlotProposer(DFlashProposer):
@@ -140,8 +141,14 @@ def _is_quantized(model: torch.nn.Module) -> bool:
 
 
 def _require_numbers(proposer: DFlashProposer) -> None:
-    """Draft one block of mask tokens, on an empty context and without a trace in the cache."""
-    num_tokens, device = 1 + proposer.num_speculative_tokens, proposer.device
+    """Draft one block of mask tokens, on an empty context and without a trace in the cache.
+
+    It is as long as blocks become, whatever the last step's length: specialists of later positions
+    compute too.
+    """
+    longest = proposer.vllm_config.speculative_config.num_speculative_tokens
+    follow_blocks(proposer.model, longest)  # the next draft sets its own length
+    num_tokens, device = 1 + longest, proposer.device
     nowhere = torch.full((num_tokens,), PAD_SLOT_ID, dtype=torch.int64, device=device)
     starts = torch.tensor([0, num_tokens], dtype=torch.int32)
     lengths = torch.tensor([num_tokens], dtype=torch.int32)

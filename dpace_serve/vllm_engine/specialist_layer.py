@@ -113,6 +113,8 @@ class SharedAttention(nn.Module):
         by_head = keys.reshape(-1, self.num_kv_heads, self.head_dim)
         keys = self.k_norm(by_head).view(keys.shape)
         queries, keys = self.rotary_emb(positions, queries, keys)
+        if self.v_scale is not None:
+            values = values * self.v_scale
         attended: Tensor = self.attn(queries, keys, values)
         return attended
 

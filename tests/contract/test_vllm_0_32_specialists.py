@@ -1,6 +1,7 @@
 """What drafters with position specialists rely on inside vLLM 0.32."""
 
 import inspect
+from types import SimpleNamespace
 
 import pytest
 
@@ -142,3 +143,19 @@ def test_what_vllm_0_32_compiles_on_a_cpu_calls_no_product_for_adapters():
     torch.testing.assert_close(compiled(hidden), adapters(hidden))
     assert called
     assert not called & {functional.linear, torch.addmm}
+
+
+def test_a_model_that_vllm_0_32_would_quantize_is_refused_before_it_is_changed(monkeypatch):
+    import torch
+    from vllm.model_executor.models.qwen3_dflash import DFlashQwen3Model
+
+    from dpace_serve.errors import ConfigError
+    from dpace_serve.vllm_engine.drafter_model import SpecialistDraftModel
+
+    def quantized(model, *, vllm_config, start_layer_id=0, prefix=""):
+        torch.nn.Module.__init__(model)
+        model.quant_config = SimpleNamespace(get_name=lambda: "fp8")
+
+    monkeypatch.setattr(DFlashQwen3Model, "__init__", quantized)
+    with pytest.raises(ConfigError, match="number format, got quantization fp8"):
+        SpecialistDraftModel(vllm_config=SimpleNamespace())

@@ -216,6 +216,29 @@ def test_drafts_are_equal_where_the_length_changes_from_step_to_step(
         require_equal(engine, chosen, ANY_LENGTH.index(name), decoded)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("name", ANY_LENGTH)
+def test_a_group_that_the_last_step_did_not_reach_is_tried_too(
+    engines, folders, chosen, tmp_path, name
+):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from dpace_serve.vllm_engine.draft_lengths import DraftLengths
+
+    engine, slot = engines("any length"), ANY_LENGTH.index(name)
+    DraftLengths(engine.llm_engine).set(((1, NUM_PROMPTS, 1),))
+    before = ask(engine, chosen, [(slot,)] * NUM_PROMPTS)
+    damaged = shutil.copytree(folders[name], tmp_path / "damaged")
+    tensors = load_file(damaged / "model.safetensors")
+    for weight in (each for key, each in tensors.items() if key.startswith("specialists.")):
+        weight[-1] = torch.nan
+    save_file(tensors, damaged / "model.safetensors", metadata={"format": "pt"})
+    assert "must compute finite numbers" in load(engine, slot, damaged)
+    assert load(engine, slot, folders[name]) == ""
+    assert steps_of(ask(engine, chosen, [(slot,)] * NUM_PROMPTS)) == steps_of(before)
+
+
 def test_the_specialists_of_a_test_draft_otherwise_than_a_plain_drafter(reference):
     """Else equality with the training model would say nothing of the specialists."""
     first = {name: reference(name, 7)[0].steps[0].logits for name in KINDS}

@@ -44,17 +44,42 @@ def test_adapters_of_two_groups_and_rank_two():
     ]
 
 
+@pytest.mark.parametrize(
+    ("group_size", "shortest", "longest", "expected"),
+    [
+        (2, 7, 7, 16),  # 8 blocks, 2 rows each
+        (7, 3, 3, 48),  # 16 blocks of 3 drafts: a group has no more than those
+        (2, 1, 7, 44),  # 22 blocks of 2 drafts, the last one cut short
+        (7, 1, 7, 56),  # 8 blocks of 7 drafts
+        (1, 3, 7, 16),  # 16 blocks of 3 drafts
+    ],
+)
+def test_room_is_what_the_length_needs_that_fills_a_group_most(
+    group_size, shortest, longest, expected
+):
+    groups = DraftGroups(Specialists("last_layer", group_size), longest, shortest)
+    assert groups.rows_per_group(64) == expected
+
+
 @pytest.mark.parametrize("num_draft_tokens", [1, 2, 3, 5, 7])
 @pytest.mark.parametrize("group_size", [1, 2, 3, 7])
-@pytest.mark.parametrize("num_blocks", [1, 2, 5])
-def test_every_draft_row_finds_itself_in_its_group(group_size, num_draft_tokens, num_blocks):
-    """For a block of any length in the range, also where a step was made longer than its rows."""
-    groups = DraftGroups(Specialists("last_layer", group_size), longest=7, shortest=1)
-    num_rows = num_blocks * (1 + num_draft_tokens)
-    table = groups.table(num_draft_tokens, num_rows=64, num_places=224, device=CPU)
-    found = groups.places(table, num_rows)
-    by_group = found.rows.view(groups.num_groups, -1)
-    for row in range(num_rows):
+@pytest.mark.parametrize("shortest", [1, None])
+def test_every_draft_row_finds_itself_in_its_group(group_size, num_draft_tokens, shortest):
+    """For a block of any length in the range, and for every number of rows, padded ones too."""
+    longest = num_draft_tokens if shortest is None else 7
+    specialists = Specialists("last_layer", group_size)
+    groups = DraftGroups(specialists, longest, shortest=shortest or longest)
+    num_places = groups.rows_per_group(64)
+    table = groups.table(num_draft_tokens, num_rows=64, num_places=num_places, device=CPU)
+    for num_rows in range(1, 65):
+        found = groups.places(table, num_rows)
+        assert int(found.place.max()) < len(found.rows)
+        check_rows(groups, found, num_draft_tokens, num_rows)
+
+
+def check_rows(groups, found, num_draft_tokens, num_rows):
+    by_group, group_size = found.rows.view(groups.num_groups, -1), groups.specialists.group_size
+    for row in range(num_rows // (1 + num_draft_tokens) * (1 + num_draft_tokens)):
         index = row % (1 + num_draft_tokens)
         group, place = divmod(int(found.place[row]), by_group.shape[1])
         assert group == found.group[row] == max(index - 1, 0) // group_size

@@ -29,6 +29,7 @@ from dpace_serve.drafter.specialists import Specialists
 from dpace_serve.result_file import require_writable, write_json
 from dpace_serve.vllm_engine.specialist_cost import BATCH_SIZES, ENVIRONMENT, compare
 from dpace_training.bench import random_pair
+from dpace_training.drafter.warm_start import weights_for_groups
 from dpace_training.progress import progress_bar
 
 PLAIN, PLAIN_AGAIN = "plain", "plain_again"
@@ -63,15 +64,14 @@ def pair_of(size: Size, root: Path) -> Pair:
 
 def write_fresh(folder: Path, source: Path, specialists: Specialists) -> Path:
     """A plain drafter with specialists that change nothing yet."""
-    config, plain = checkpoint.read_config(source), checkpoint.read_tensors(source)
-    specialised = replace(config, specialists=specialists)
-    tensors, last = {}, f"layers.{config.num_hidden_layers - 1}."
-    for name, shape in checkpoint.tensor_shapes(specialised).items():
-        # Adapters of zeros change nothing, and take no less time.
-        zeros = torch.zeros(shape, dtype=torch.bfloat16)
-        own = plain.get(name.replace("specialists.", last, 1), zeros)
-        tensors[name] = own.expand(shape)
-    checkpoint.write(folder, specialised, tensors)
+    config = replace(checkpoint.read_config(source), specialists=specialists)
+    # Adapters of zeros change nothing, and take no less time.
+    zeros = {
+        name: torch.zeros(shape, dtype=torch.bfloat16)
+        for name, shape in checkpoint.tensor_shapes(config).items()
+    }
+    copied = weights_for_groups(checkpoint.read_tensors(source), config)
+    checkpoint.write(folder, config, zeros | copied)
     return folder
 
 

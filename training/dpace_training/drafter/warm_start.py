@@ -72,12 +72,18 @@ def load_weights(drafter: BlockDrafter, source: Path, *, target: Path) -> None:
     """
     found, tensors = read_drafter(source, target=target)
     if found.specialists is None and drafter.config.specialists is not None:
-        tensors = drafter.state_dict() | _for_groups(tensors, drafter.config)
+        tensors = drafter.state_dict() | weights_for_groups(tensors, drafter.config)
     drafter.load_state_dict(tensors)
 
 
-def _for_groups(plain: dict[str, Tensor], config: DrafterConfig) -> dict[str, Tensor]:
-    """A plain drafter's tensors, those of the last layer once per group where it is replicated."""
+def weights_for_groups(plain: dict[str, Tensor], config: DrafterConfig) -> dict[str, Tensor]:
+    """A plain drafter's tensors, those of the last layer once per group where it is replicated.
+
+    Args:
+        plain: Tensors of a plain drafter.
+        config: That of the same drafter with specialists; adapters, which are in no plain drafter,
+            are left out.
+    """
     last = f"layers.{config.num_hidden_layers - 1}."
     sources = {name: name.replace(f"{SECTION}.", last, 1) for name in tensor_shapes(config)}
     return {
