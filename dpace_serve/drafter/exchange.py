@@ -12,7 +12,12 @@ from dpace_serve.drafter.checkpoint import CONFIG_FILE, write, write_files
 from dpace_serve.drafter.config import DrafterConfig
 from dpace_serve.drafter.layout import DRAFT_VOCABULARY, TARGET_TENSORS, check_layout
 from dpace_serve.drafter.safetensors_header import TensorEntry
-from dpace_serve.drafter.speculators import from_speculators, is_speculators, to_speculators
+from dpace_serve.drafter.speculators import (
+    from_speculators,
+    is_speculators,
+    require_a_place,
+    to_speculators,
+)
 from dpace_serve.drafter.target import read_target
 from dpace_serve.drafter.weight_files import find_weight_files, read_entries, read_json
 from dpace_serve.errors import CheckpointError, ConfigError
@@ -91,6 +96,8 @@ def export(drafter: Path, output: Path, *, layout: Layout, target: Path | None) 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"{output}: the output must be a new or empty folder. Choose another.")
     config, tensors = read_drafter(drafter, target=target)
+    if layout == "speculators":
+        require_a_place(config)  # before a target is asked for that would not help
     if target is not None:
         _require_fit(drafter, config, target)
     if layout == "zlab":

@@ -110,6 +110,25 @@ def as_served(values: Mapping[str, Any]) -> DrafterConfig:
     return config
 
 
+def require_a_place(config: DrafterConfig) -> None:
+    """Check that the layout can say what a drafter computes.
+
+    Raises:
+        CheckpointError: If it cannot.
+    """
+    if config.specialists is not None:
+        raise CheckpointError(
+            "the speculators layout has no place for position specialists, this drafter has some"
+            f" ({config.specialists.kind}). Keep the z-lab layout."
+        )
+    sliding = config.sliding
+    if sliding is not None and sliding.is_causal and not _is_causal_everywhere(config):
+        raise CheckpointError(
+            "a drafter with causal windows in some of its layers cannot be served from the"
+            " speculators layout: vLLM would make all its layers causal. Keep the z-lab layout."
+        )
+
+
 def to_speculators(
     config: DrafterConfig, *, verifier: str, verifier_architectures: list[str]
 ) -> dict[str, Any]:
@@ -123,17 +142,7 @@ def to_speculators(
     Raises:
         CheckpointError: If the layout cannot say what the drafter computes.
     """
-    if config.specialists is not None:
-        raise CheckpointError(
-            "the speculators layout has no place for position specialists, this drafter has some"
-            f" ({config.specialists.kind}). Keep the z-lab layout."
-        )
-    sliding, is_causal = config.sliding, _is_causal_everywhere(config)
-    if sliding is not None and sliding.is_causal and not is_causal:
-        raise CheckpointError(
-            "a drafter with causal windows in some of its layers cannot be served from the"
-            " speculators layout: vLLM would make all its layers causal. Keep the z-lab layout."
-        )
+    require_a_place(config)
     layers = config.to_dict()
     for key in ("architectures", "block_size", "dflash_config"):
         del layers[key]
@@ -147,7 +156,7 @@ def to_speculators(
         "projector_type": "dflash",
         "sample_from_anchor": False,
         # Without windows vLLM reads it all the same, and false would make every layer causal.
-        "sliding_window_non_causal": not is_causal,
+        "sliding_window_non_causal": not _is_causal_everywhere(config),
         "speculators_config": {
             "algorithm": _DFLASH,
             "default_proposal_method": "greedy",

@@ -169,10 +169,14 @@ def test_a_stack_of_another_number_of_groups_is_refused(drafter, specialise):
 
 
 @pytest.mark.parametrize("section", [LOW_RANK, LAST_LAYER])
-def test_speculators_has_no_place_for_them(drafter, specialise, tied_target, tmp_path, section):
+@pytest.mark.parametrize("has_target", [True, False])
+def test_speculators_has_no_place_for_them(
+    drafter, specialise, tied_target, tmp_path, section, has_target
+):
     specialise(section)
+    target = tied_target if has_target else None
     with pytest.raises(CheckpointError, match=r"no place for position specialists, this drafter"):
-        export(drafter.path, tmp_path / "out", layout="speculators", target=tied_target)
+        export(drafter.path, tmp_path / "out", layout="speculators", target=target)
     assert not (tmp_path / "out").exists()
 
 
