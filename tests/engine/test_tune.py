@@ -60,5 +60,7 @@ def test_answers_that_reach_the_drafters_limit_are_refused_in_one_line(tmp_path)
     done = tune(tmp_path, "max_new_tokens=500")
     assert done.returncode == 2
     assert done.stdout == ""
-    assert "dpace: a prompt and its answer must fit into 504 tokens" in done.stderr.splitlines()[-1]
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("dpace: ")]
+    assert f"{bundle.prompts_file()}:1: a prompt and its answer must fit into 504 tokens" in line
+    assert line == done.stderr.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
