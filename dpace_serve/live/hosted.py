@@ -97,8 +97,13 @@ def shape_differences(config: DrafterConfig, shape: DrafterConfig) -> str:
     """What keeps a drafter from a slot's shape: the first fields that differ, or nothing."""
     own = shape_of(config)
     differences = [
-        f"{field.name} {getattr(own, field.name)} instead of {getattr(shape, field.name)}"
+        f"{field.name} {_word(getattr(own, field.name))} instead of "
+        f"{_word(getattr(shape, field.name))}"
         for field in fields(own)
         if getattr(own, field.name) != getattr(shape, field.name)
     ]
     return ", ".join(differences[:_NAMED_DIFFERENCES])
+
+
+def _word(value: object) -> str:
+    return "none" if value is None else str(value)

@@ -128,17 +128,20 @@ def free_slot(
             f"{shape_differences(config, shape)}. Start a server with it.",
             status=HTTPStatus.UNPROCESSABLE_ENTITY,
         )
+    # Spare slots are built like the drafter that the server starts with.
+    has_first_shape = slots[0].shape == fitting[0].shape
+    more = "more spare_drafter_slots" if has_first_shape else "one more challenger of its shape"
     began = draining(slots, config)
     if began:
         raise BusyError(
             f"a slot must be free, but {len(began)} running requests still use the former "
             f"drafters, the oldest for {now - min(began.values()):.0f} s: an answer that goes on, "
             "or a client that does not read its answer. Try again when they have ended, or start "
-            "with more spare_drafter_slots."
+            f"with {more}."
         )
     raise SwapError(
         "a slot must be free, but all that fit hold the champion or a challenger. Drop a "
-        "challenger, or start with more spare_drafter_slots.",
+        f"challenger of its shape, or start with {more}.",
         status=HTTPStatus.CONFLICT,
     )
 

@@ -208,4 +208,4 @@ def test_a_slot_without_them_has_another_shape(config_values):
     )
     plain = DrafterConfig.from_dict(config_values)
     words = shape_differences(config, shape_of(plain))
-    assert words == "specialists low_rank of rank 5 in groups of 2 instead of None"
+    assert words == "specialists low_rank of rank 5 in groups of 2 instead of none"

@@ -114,6 +114,18 @@ def test_who_holds_a_slot_and_for_how_long_is_said(fleet, candidate):
     assert hosted.count_draining(candidate("d").config) == 1
 
 
+def test_more_spare_slots_are_advised_only_where_they_would_fit(candidate, config):
+    """They are built like the first drafter."""
+    other = replace(config, intermediate_size=config.intermediate_size * 2)
+    traffic = Traffic(mode="shadow", share=0.1, shadow_share=1.0, draw_salt="a salt")
+    given = [candidate("b"), candidate("c", shape=other)]
+    hosted = Fleet(candidate("a"), given, num_spare_slots=0, traffic=traffic)
+    same, unlike = (refusal(hosted.reserve, shape) for shape in (config, other))
+    assert (same.status, unlike.status) == (409, 409)
+    assert "or start with more spare_drafter_slots." in str(same)
+    assert "or start with one more challenger of its shape." in str(unlike)
+
+
 def test_facts_of_the_training_do_not_change_the_shape(fleet, config):
     other = replace(
         config, objective="other", target_name="t", target_revision="r", enable_thinking=True
